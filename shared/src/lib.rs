@@ -1,0 +1,32 @@
+//! What the control plane and the agents both need: the product's vocabulary (names, classes,
+//! outcomes, bundles) and a few mechanisms (clock, randomness, sealing, signatures, tasks,
+//! configuration). Nothing here opens a connection or a database.
+//!
+//! Floors, lowest first; a module imports only from floors below its own:
+//!
+//! 1. `time`, `random`, `secret`, `files`, `digest`
+//! 2. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`
+//! 3. `outcome`, `bundle`, `job`, `join_token`
+//! 4. `wire`
+
+pub mod bundle;
+pub mod class;
+pub mod config;
+pub mod digest;
+pub mod files;
+pub mod job;
+pub mod join_token;
+pub mod logging;
+pub mod name;
+pub mod outcome;
+pub mod random;
+pub mod seal;
+pub mod secret;
+pub mod signature;
+pub mod tasks;
+pub mod time;
+pub mod tls;
+pub mod wire;
+
+/// Version of this build, as logs, agents and `--version` say it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,112 @@
+//! What an agent tells of one attempt: its class, what was seen in the handshake, and how long each
+//! part took.
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::{class::FailureClass, name::DeliveryId, time::Timestamp};
+
+/// Most names of acceptable authorities that a handshake record keeps.
+pub const MAX_ACCEPTABLE_CA_NAMES: usize = 32;
+
+/// What was seen in the TLS handshake of the connection that an attempt used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandshakeRecord {
+    /// It finished on our side. In TLS 1.3 (RFC 8446 section 4.4) the server judges our certificate
+    /// only after that.
+    pub completed: bool,
+    /// The server sent a CertificateRequest (RFC 8446 section 4.3.2). False: no mutual TLS.
+    pub client_certificate_requested: bool,
+    /// The client certificate that was presented.
+    pub presented: Option<PresentedCertificate>,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub tls_version: Option<String>,
+    /// IANA name.
+    pub cipher_suite: Option<String>,
+    /// IANA name.
+    pub key_exchange_group: Option<String>,
+    /// The session was resumed.
+    pub resumed: bool,
+    /// The server's own certificate.
+    pub server: Option<ServerCertificate>,
+    /// The authorities that the server said it accepts, at most [`MAX_ACCEPTABLE_CA_NAMES`].
+    pub acceptable_ca_names: Vec<String>,
+    /// The alert that the server sent.
+    pub alert: Option<Alert>,
+    /// Address and port that the connection went to.
+    pub peer_address: Option<String>,
+    /// The connection was open already; the record is of its handshake.
+    pub connection_reused: bool,
+    /// What ALPN (RFC 7301) chose.
+    pub alpn_protocol: Option<String>,
+}
+
+/// Which client certificate was presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresentedCertificate {
+    /// Its version at the destination.
+    pub version: u32,
+    /// Its serial number in lower-case hexadecimal.
+    pub serial: String,
+}
+
+/// What a server's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCertificate {
+    /// Subject (RFC 4514).
+    pub subject: String,
+    /// Issuer (RFC 4514).
+    pub issuer: String,
+    /// End of validity.
+    pub not_after: Timestamp,
+}
+
+/// A TLS alert (RFC 8446 section 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// Its number.
+    pub number: u8,
+    /// Its name, in snake case as in the RFC.
+    pub name: String,
+}
+
+/// How long each part of an attempt took. A part that did not happen is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttemptTimings {
+    /// From the agent taking the job to the attempt's start.
+    pub queued: Option<Duration>,
+    /// Name resolution.
+    pub resolve: Option<Duration>,
+    /// TCP connection.
+    pub connect: Option<Duration>,
+    /// TLS handshake.
+    pub handshake: Option<Duration>,
+    /// From the first request byte to the response's head.
+    pub response: Option<Duration>,
+    /// All of it.
+    pub total: Option<Duration>,
+}
+
+/// How one attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// The lease's fencing token.
+    pub epoch: u64,
+    /// How it ended.
+    pub class: FailureClass,
+    /// The server did not ask for the client certificate and got the payload all the same.
+    pub mtls_not_enforced: bool,
+    /// HTTP status, when there was an answer.
+    pub http_status: Option<u16>,
+    /// What was seen in the handshake, when there was one.
+    pub handshake: Option<HandshakeRecord>,
+    /// How long each part took.
+    pub timings: AttemptTimings,
+    /// When it started, by the agent's clock.
+    pub started_at: Timestamp,
+    /// How long the receiver asked to wait.
+    pub retry_after: Option<Duration>,
+    /// What else is known: a text from the agent's fixed list, never a library's; empty when nothing is.
+    pub detail: Cow<'static, str>,
+}
