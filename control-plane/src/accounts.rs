@@ -1,0 +1,76 @@
+//! Accounts: a tenant, its data key and its certificate authority, made together.
+
+use std::sync::Arc;
+
+use countersign_shared::{name::AccountName, time::Clock};
+
+use crate::{
+    ca::{self, CaError, SigningAuthority},
+    model::{Account, RequestKey},
+    store::{NewAccount, Store, StoreError},
+    vault::Vault,
+};
+
+/// Makes and removes accounts.
+#[derive(Clone)]
+pub struct Accounts {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Seals the authority's key.
+    pub vault: Arc<Vault>,
+    /// Vouches for accounts' authorities.
+    pub root: Arc<SigningAuthority>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Accounts {
+    /// Makes an account with the first generation of its authority.
+    ///
+    /// # Errors
+    /// [`CaError`]; through it [`StoreError::AlreadyExists`] when the name is taken.
+    pub async fn create(
+        &self,
+        name: AccountName,
+        display_name: String,
+        request: Option<RequestKey>,
+    ) -> Result<Account, CaError> {
+        // Most refusals are found out before anything is signed; the store has the last word.
+        if request.is_none() && self.store.account(&name).await.is_ok() {
+            return Err(StoreError::AlreadyExists(name.to_string()).into());
+        }
+        let now = self.clock.now();
+        let (data_key, scope) = self.vault.new_scope(&name.to_string()).await?;
+        let store = self.store.as_ref();
+        let authority = ca::new_account_authority(&name, 1, &self.root, &scope, store, now).await?;
+        let account = Account {
+            name,
+            display_name,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        };
+        let new = NewAccount {
+            account,
+            data_key,
+            authority,
+            request,
+        };
+        Ok(self.store.create_account(new).await?)
+    }
+
+    /// Removes an account. Its data key goes with it, so nothing of it can be opened any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete(
+        &self,
+        name: &AccountName,
+        revision: Option<u64>,
+        force: bool,
+    ) -> Result<(), StoreError> {
+        self.store.delete_account(name, revision, force).await?;
+        self.vault.forget(&name.to_string());
+        Ok(())
+    }
+}

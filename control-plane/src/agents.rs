@@ -1,0 +1,252 @@
+//! Agents' identities: join tokens, enrollment, renewal.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_shared::{
+    join_token,
+    name::{AgentName, Id, JoinTokenName},
+    random,
+    secret::{self, SecretText},
+    time::{Clock, Timestamp},
+};
+use thiserror::Error;
+
+use crate::{
+    ca::{self, CaError, SigningAuthority},
+    model::{Agent, Enrollment, JoinToken, JoinTokenUse},
+    store::{Store, StoreError},
+};
+
+/// Shortest and longest life of a join token, and the default.
+pub const TOKEN_LIFE: (Duration, Duration, Duration) = (
+    Duration::from_secs(60),
+    Duration::from_secs(7 * 24 * 3600),
+    Duration::from_secs(3600),
+);
+
+/// Why an agent got no identity.
+#[derive(Debug, Error)]
+pub enum EnrollError {
+    /// The token is not usable. What exactly is wrong is told only where it can't help a guesser.
+    #[error("{0}")]
+    Token(&'static str),
+    /// The token is for another agent.
+    #[error("the join token is for agent '{0}' only")]
+    Name(Id),
+    /// Another agent has this name.
+    #[error("{0} exists already: choose another name (--name), or make a token for a new agent")]
+    NameTaken(AgentName),
+    /// The certificate authority or the store did not do their part.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+}
+
+impl From<StoreError> for EnrollError {
+    fn from(error: StoreError) -> Self {
+        Self::Ca(error.into())
+    }
+}
+
+/// An identity for an agent.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The agent.
+    pub agent: Agent,
+    /// The certificate in DER, and what is between it and its authority: nothing for now.
+    pub chain: Vec<Vec<u8>>,
+}
+
+/// Gives agents their identities.
+#[derive(Clone)]
+pub struct Agents {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Signs identities.
+    pub authority: Arc<SigningAuthority>,
+    /// SHA-256 of the public key of the CA of the control plane's server certificate.
+    pub server_pin: [u8; 32],
+    /// Host part of `spiffe://` URIs.
+    pub trust_domain: Arc<str>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What an administrator says of a new token.
+#[derive(Debug, Clone, Default)]
+pub struct TokenRequest {
+    /// Its id.
+    pub id: Option<Id>,
+    /// The region that the agent will serve.
+    pub region: Option<Id>,
+    /// The only agent name that may use it.
+    pub agent_id: Option<Id>,
+    /// How long it can be used.
+    pub ttl: Duration,
+}
+
+impl Agents {
+    /// Makes a join token. The text is shown once.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the id is taken.
+    pub async fn create_token(
+        &self,
+        request: TokenRequest,
+    ) -> Result<(JoinToken, SecretText), StoreError> {
+        let now = self.clock.now();
+        let id = request.id.unwrap_or_else(|| random::uuid_v7(now).into());
+        let token = join_token::JoinToken::generate(id.clone(), self.server_pin);
+        let stored = JoinToken {
+            name: JoinTokenName::from(id),
+            secret_sha256: token.secret_hash(),
+            region: request.region,
+            agent_id: request.agent_id,
+            created_at: now,
+            expires_at: now.plus(request.ttl),
+            revoked_at: None,
+            used: None,
+        };
+        Ok((self.store.create_join_token(stored).await?, token.to_text()))
+    }
+
+    /// Exchanges a join token and a signing request for an identity. The token is bound to the
+    /// request's key at first use; the same key may repeat the call.
+    ///
+    /// # Errors
+    /// [`EnrollError`].
+    pub async fn enroll(
+        &self,
+        token: &str,
+        agent: AgentName,
+        request: &[u8],
+    ) -> Result<Identity, EnrollError> {
+        let now = self.clock.now();
+        let stored = self.verified_token(token, &agent, now).await?;
+        let request = ca::parse_request(request)?;
+        let used = JoinTokenUse {
+            agent: agent.clone(),
+            public_key_sha256: request.public_key_sha256,
+        };
+        let enrollment = Enrollment {
+            token: stored.name,
+            used,
+            region: stored.region,
+            identity_not_after: now.plus(ca::IDENTITY_LIFE),
+            now,
+        };
+        let enrolled = match self.store.enroll(enrollment).await {
+            Err(StoreError::AlreadyExists(_)) => return Err(EnrollError::NameTaken(agent)),
+            Err(StoreError::Precondition(_)) => return Err(EnrollError::Token(USED)),
+            enrolled => enrolled?,
+        };
+        tracing::info!(agent = %enrolled.name, "agent enrolled");
+        self.issue(enrolled, &request, now).await
+    }
+
+    /// Exchanges a signing request for a new identity of an agent that has proved its current one.
+    ///
+    /// # Errors
+    /// [`EnrollError`].
+    pub async fn renew(&self, agent: &AgentName, request: &[u8]) -> Result<Identity, EnrollError> {
+        let agent = self.store.agent(agent).await?;
+        let request = ca::parse_request(request)?;
+        let now = self.clock.now();
+        let identity = self.issue(agent, &request, now).await?;
+        let name = &identity.agent.name;
+        let not_after = Some(identity.agent.identity_not_after);
+        self.store.agent_seen(name, None, not_after, now).await?;
+        Ok(identity)
+    }
+
+    async fn issue(
+        &self,
+        agent: Agent,
+        request: &ca::SigningRequest,
+        now: Timestamp,
+    ) -> Result<Identity, EnrollError> {
+        let store = self.store.as_ref();
+        let (certificate, not_after) = ca::issue_agent_identity(
+            &agent.name,
+            &self.trust_domain,
+            request,
+            &self.authority,
+            store,
+            now,
+        )
+        .await?;
+        Ok(Identity {
+            agent: Agent {
+                identity_not_after: not_after,
+                ..agent
+            },
+            chain: vec![certificate],
+        })
+    }
+
+    async fn verified_token(
+        &self,
+        text: &str,
+        agent: &AgentName,
+        now: Timestamp,
+    ) -> Result<JoinToken, EnrollError> {
+        let unknown = EnrollError::Token(UNKNOWN);
+        let Ok(token) = join_token::JoinToken::parse(text) else {
+            return Err(unknown);
+        };
+        let stored = match self.store.join_token(&token.id.clone().into()).await {
+            Err(StoreError::NotFound(_)) => return Err(unknown),
+            stored => stored?,
+        };
+        if !secret::equal(&stored.secret_sha256, &token.secret_hash()) {
+            return Err(unknown);
+        }
+        // From here on the caller has shown the secret and may know the reason.
+        token_usable(&stored, now).map_err(EnrollError::Token)?;
+        match &stored.agent_id {
+            Some(only) if only != agent.id() => Err(EnrollError::Name(only.clone())),
+            _ => Ok(stored),
+        }
+    }
+}
+
+const UNKNOWN: &str = "the join token is not known here: check that it was copied whole and is for \
+                       this control plane";
+const REVOKED: &str = "the join token was revoked: make a new one";
+const EXPIRED: &str = "the join token has expired: make a new one";
+const USED: &str = "the join token was used by another agent: make a new one";
+
+/// Whether a token can still be used. A token that an agent has used stays good for that agent's
+/// repeated calls until it expires.
+fn token_usable(token: &JoinToken, now: Timestamp) -> Result<(), &'static str> {
+    if token.revoked_at.is_some() {
+        return Err(REVOKED);
+    }
+    if now >= token.expires_at {
+        return Err(EXPIRED);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_at_its_time_or_when_it_is_revoked() {
+        let at = Timestamp::from_unix_seconds;
+        let mut token = JoinToken {
+            name: JoinTokenName::from(Id::chosen("t").unwrap()),
+            secret_sha256: [0; 32],
+            region: None,
+            agent_id: None,
+            created_at: at(0),
+            expires_at: at(60),
+            revoked_at: None,
+            used: None,
+        };
+        assert_eq!(token_usable(&token, at(59)), Ok(()));
+        assert_eq!(token_usable(&token, at(60)), Err(EXPIRED));
+        token.revoked_at = Some(at(1));
+        assert_eq!(token_usable(&token, at(2)), Err(REVOKED));
+    }
+}

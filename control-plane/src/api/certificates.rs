@@ -1,0 +1,209 @@
+//! CertificateService: authorities and client certificates, to read.
+
+use std::sync::Arc;
+
+use countersign_proto::v1::{self, certificate_service_server::CertificateService};
+use countersign_shared::{
+    digest::{hex, sha256},
+    name::{AccountName, DestinationName, split},
+    tls,
+    wire::timestamp_to_wire,
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    page, status,
+    violations::{Violations, name},
+};
+use crate::{
+    ca::{ClientNames, SigningAuthority, pem},
+    model::{Authority, AuthorityOwner, ClientCertificate, ClientCertificateState, Page},
+    store::{Store, StoreError},
+};
+
+/// CertificateService over the store.
+#[derive(Clone)]
+pub struct CertificateApi {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Ends provenance chains.
+    pub root: Arc<SigningAuthority>,
+    /// Host part of `spiffe://` URIs.
+    pub trust_domain: Arc<str>,
+}
+
+#[tonic::async_trait]
+impl CertificateService for CertificateApi {
+    async fn get_certificate_authority(
+        &self,
+        request: Request<v1::GetCertificateAuthorityRequest>,
+    ) -> Result<Response<v1::GetCertificateAuthorityResponse>, Status> {
+        const PATTERN: &str = "accounts/{account}/certificateAuthorities/{generation}";
+        let text = request.into_inner().name;
+        let mut violations = Violations::default();
+        let parsed = split::<2>(&text, PATTERN).map_err(|error| error.to_string());
+        let parsed = parsed.and_then(|[account, generation]| {
+            let account = format!("accounts/{account}").parse::<AccountName>();
+            Ok((
+                account.map_err(|error| error.to_string())?,
+                number(generation)?,
+            ))
+        });
+        let parsed = parsed
+            .map_err(|problem| violations.add("name", problem))
+            .ok();
+        let (account, generation) = violations.finish(parsed)?;
+        let found = self.generations(&account).await?;
+        let found = found
+            .iter()
+            .find(|authority| authority.generation == generation);
+        let authority = found.ok_or_else(|| status::store(StoreError::NotFound(text)))?;
+        Ok(Response::new(v1::GetCertificateAuthorityResponse {
+            certificate_authority: Some(self.authority_to_wire(&account, authority)),
+        }))
+    }
+
+    async fn list_certificate_authorities(
+        &self,
+        request: Request<v1::ListCertificateAuthoritiesRequest>,
+    ) -> Result<Response<v1::ListCertificateAuthoritiesResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.parse::<AccountName>("parent", &request.parent);
+        let size = page::size(&mut violations, request.page_size);
+        let after = page::after(&mut violations, "authorities", &request.page_token);
+        let account = violations.finish(account)?;
+        let after: u32 = after.parse().unwrap_or_default();
+        let mut found = self.generations(&account).await?;
+        found.retain(|authority| authority.generation > after);
+        let found = Page::cut(found, size);
+        let last = |item: &Authority| item.generation.to_string();
+        let to_wire = |authority| self.authority_to_wire(&account, authority);
+        Ok(Response::new(v1::ListCertificateAuthoritiesResponse {
+            next_page_token: page::token(&found, "authorities", last),
+            certificate_authorities: found.items.iter().map(to_wire).collect(),
+        }))
+    }
+
+    async fn get_trust_bundle(
+        &self,
+        request: Request<v1::GetTrustBundleRequest>,
+    ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
+        let account: AccountName = name("parent", &request.into_inner().parent)?;
+        let anchors = self.generations(&account).await?;
+        let anchors = anchors.iter().map(|authority| pem(&authority.anchor));
+        Ok(Response::new(v1::GetTrustBundleResponse {
+            trust_bundle_pem: anchors.collect(),
+        }))
+    }
+
+    async fn get_client_certificate(
+        &self,
+        request: Request<v1::GetClientCertificateRequest>,
+    ) -> Result<Response<v1::GetClientCertificateResponse>, Status> {
+        const PATTERN: &str =
+            "accounts/{account}/destinations/{destination}/clientCertificates/{version}";
+        let text = request.into_inner().name;
+        let mut violations = Violations::default();
+        let parsed = split::<3>(&text, PATTERN).map_err(|error| error.to_string());
+        let parsed = parsed.and_then(|[account, destination, version]| {
+            let name = format!("accounts/{account}/destinations/{destination}");
+            let name = name
+                .parse::<DestinationName>()
+                .map_err(|error| error.to_string())?;
+            Ok((name, number(version)?))
+        });
+        let parsed = parsed
+            .map_err(|problem| violations.add("name", problem))
+            .ok();
+        let (name, version) = violations.finish(parsed)?;
+        let found = self.store.client_certificate(&name, version).await;
+        let found = found.map_err(status::store)?;
+        Ok(Response::new(v1::GetClientCertificateResponse {
+            client_certificate: Some(self.certificate_to_wire(&name, &found)),
+        }))
+    }
+
+    async fn list_client_certificates(
+        &self,
+        request: Request<v1::ListClientCertificatesRequest>,
+    ) -> Result<Response<v1::ListClientCertificatesResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let name = violations.parse::<DestinationName>("parent", &request.parent);
+        let size = page::size(&mut violations, request.page_size);
+        let before = page::after(&mut violations, "certificates", &request.page_token);
+        let name = violations.finish(name)?;
+        let before = before.parse().ok();
+        let found = self.store.client_certificates(&name, before, size).await;
+        let found = found.map_err(status::store)?;
+        let last = |item: &ClientCertificate| item.version.to_string();
+        let to_wire = |certificate| self.certificate_to_wire(&name, certificate);
+        Ok(Response::new(v1::ListClientCertificatesResponse {
+            next_page_token: page::token(&found, "certificates", last),
+            client_certificates: found.items.iter().map(to_wire).collect(),
+        }))
+    }
+}
+
+impl CertificateApi {
+    async fn generations(&self, account: &AccountName) -> Result<Vec<Authority>, Status> {
+        self.store.account(account).await.map_err(status::store)?;
+        let owner = AuthorityOwner::Account(account.clone());
+        self.store.authorities(&owner).await.map_err(status::store)
+    }
+
+    fn authority_to_wire(
+        &self,
+        account: &AccountName,
+        authority: &Authority,
+    ) -> v1::CertificateAuthority {
+        let generation = authority.generation;
+        let provenance = authority
+            .provenance
+            .as_deref()
+            .map_or_else(String::new, pem);
+        v1::CertificateAuthority {
+            name: format!("{account}/certificateAuthorities/{generation}"),
+            generation: i32::try_from(generation).unwrap_or(i32::MAX),
+            state: v1::CertificateAuthorityState::Active.into(),
+            subject: subject(&authority.anchor),
+            trust_anchor_pem: pem(&authority.anchor),
+            provenance_chain_pem: provenance + &pem(&self.root.authority.anchor),
+            trust_anchor_sha256: hex(&sha256(&authority.anchor)),
+            not_before_time: Some(timestamp_to_wire(authority.not_before)),
+            not_after_time: Some(timestamp_to_wire(authority.not_after)),
+        }
+    }
+
+    fn certificate_to_wire(
+        &self,
+        destination: &DestinationName,
+        certificate: &ClientCertificate,
+    ) -> v1::ClientCertificate {
+        let ClientCertificateState::Active = certificate.state;
+        let (version, issuer) = (certificate.version, certificate.issuer_generation);
+        let account = destination.account();
+        v1::ClientCertificate {
+            name: format!("{destination}/clientCertificates/{version}"),
+            version: i32::try_from(version).unwrap_or(i32::MAX),
+            state: v1::ClientCertificateState::Active.into(),
+            serial_number: certificate.serial.to_hex(),
+            subject: subject(&certificate.certificate),
+            certificate_pem: pem(&certificate.certificate),
+            issuer: format!("accounts/{account}/certificateAuthorities/{issuer}"),
+            not_before_time: Some(timestamp_to_wire(certificate.not_before)),
+            not_after_time: Some(timestamp_to_wire(certificate.not_after)),
+            uri: ClientNames::dedicated(&self.trust_domain, destination).uri,
+        }
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not a number"))
+}
+
+fn subject(certificate: &[u8]) -> String {
+    tls::certificate_facts(certificate).map_or_else(String::new, |facts| facts.subject)
+}

@@ -1,0 +1,301 @@
+//! DeliveryService.
+
+use countersign_proto::v1::{self, delivery_service_server::DeliveryService};
+use countersign_shared::{
+    name::{AccountName, DeliveryId, DestinationName, split},
+    tasks::{OnFailure, Tasks},
+    wire::{class_to_wire, handshake_to_wire, timestamp_to_wire, timings_to_wire},
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use std::sync::Arc;
+
+use super::{page, status, violations::Violations};
+use crate::{
+    deliveries::{Submission, Submit},
+    model::{Attempt, Delivery, DeliveryFilter, DeliveryState},
+};
+
+/// Longest media type and event type.
+const MAX_TYPE: usize = 200;
+/// How many submissions of one stream may be on their way to the disk at once.
+const STREAM_WINDOW: usize = 1024;
+
+/// DeliveryService over [`Submit`] and the store.
+#[derive(Clone)]
+pub struct DeliveryApi {
+    /// Accepts.
+    pub submit: Submit,
+    /// Runs streams.
+    pub tasks: Tasks,
+}
+
+#[tonic::async_trait]
+impl DeliveryService for DeliveryApi {
+    async fn submit_delivery(
+        &self,
+        request: Request<v1::SubmitDeliveryRequest>,
+    ) -> Result<Response<v1::SubmitDeliveryResponse>, Status> {
+        let submission = submission(request.into_inner())?;
+        let accepted = self
+            .submit
+            .submit(submission)
+            .await
+            .map_err(status::submit)?;
+        Ok(Response::new(v1::SubmitDeliveryResponse {
+            delivery: Some(to_wire(&accepted)),
+        }))
+    }
+
+    type SubmitDeliveriesStream = ReceiverStream<Result<v1::SubmitDeliveriesResponse, Status>>;
+
+    async fn submit_deliveries(
+        &self,
+        request: Request<Streaming<v1::SubmitDeliveriesRequest>>,
+    ) -> Result<Response<Self::SubmitDeliveriesStream>, Status> {
+        let (answers, receiver) = mpsc::channel(STREAM_WINDOW);
+        let stream = SubmissionStream {
+            submit: self.submit.clone(),
+            tasks: self.tasks.clone(),
+            window: Arc::new(Semaphore::new(STREAM_WINDOW)),
+            answers,
+        };
+        let run = stream.run(request.into_inner());
+        self.tasks.spawn("submission stream", OnFailure::Log, run);
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn get_delivery(
+        &self,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let (account, id) = delivery_name("name", &request.into_inner().name)?;
+        let found = self.submit.store.delivery(&account, id).await;
+        Ok(Response::new(v1::GetDeliveryResponse {
+            delivery: Some(to_wire(&found.map_err(status::store)?)),
+        }))
+    }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.parse::<AccountName>("parent", &request.parent);
+        let size = page::size(&mut violations, request.page_size);
+        let before = page::after(&mut violations, "deliveries", &request.page_token);
+        let filter = filter(&mut violations, &request, account.as_ref());
+        let account = violations.finish(account)?;
+        let before = before.parse::<DeliveryId>().ok();
+        let found = self
+            .submit
+            .store
+            .deliveries(&account, &filter, before, size)
+            .await;
+        let found = found.map_err(status::store)?;
+        Ok(Response::new(v1::ListDeliveriesResponse {
+            next_page_token: page::token(&found, "deliveries", |item| item.id.to_string()),
+            deliveries: found.items.iter().map(to_wire).collect(),
+        }))
+    }
+
+    async fn list_attempts(
+        &self,
+        request: Request<v1::ListAttemptsRequest>,
+    ) -> Result<Response<v1::ListAttemptsResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let size = page::size(&mut violations, request.page_size);
+        let after = page::after(&mut violations, "attempts", &request.page_token);
+        violations.check()?;
+        let (account, id) = delivery_name("parent", &request.parent)?;
+        let after = after.parse().unwrap_or_default();
+        let found = self.submit.store.attempts(&account, id, after, size).await;
+        let found = found.map_err(status::store)?;
+        let parent = request.parent.as_str();
+        Ok(Response::new(v1::ListAttemptsResponse {
+            next_page_token: page::token(&found, "attempts", |item| item.number.to_string()),
+            attempts: found
+                .items
+                .iter()
+                .map(|item| attempt_to_wire(parent, item))
+                .collect(),
+        }))
+    }
+}
+
+/// One SubmitDeliveries stream: each message is on its way to the disk by itself, so that one commit
+/// takes many; at most [`STREAM_WINDOW`] at once.
+struct SubmissionStream {
+    submit: Submit,
+    tasks: Tasks,
+    window: Arc<Semaphore>,
+    answers: mpsc::Sender<Result<v1::SubmitDeliveriesResponse, Status>>,
+}
+
+impl SubmissionStream {
+    async fn run(self, mut messages: Streaming<v1::SubmitDeliveriesRequest>) -> Result<(), Status> {
+        loop {
+            let message = tokio::select! {
+                () = self.tasks.shutdown().cancelled() => return Ok(()),
+                () = self.answers.closed() => return Ok(()),
+                message = messages.message() => message,
+            };
+            let Some(message) = message? else {
+                return Ok(());
+            };
+            // Never closed.
+            let Ok(slot) = Arc::clone(&self.window).acquire_owned().await else {
+                return Ok(());
+            };
+            let (submit, answers) = (self.submit.clone(), self.answers.clone());
+            self.tasks.spawn("submission", OnFailure::Log, async move {
+                let answer = answer(&submit, message).await;
+                // A sender that went away repeats what it got no answer for.
+                let _ = answers.send(Ok(answer)).await;
+                drop(slot);
+                Ok::<_, Status>(())
+            });
+        }
+    }
+}
+
+async fn answer(
+    submit: &Submit,
+    message: v1::SubmitDeliveriesRequest,
+) -> v1::SubmitDeliveriesResponse {
+    use v1::submit_deliveries_response::Result as Answer;
+    let accepted = match submission(message.delivery.unwrap_or_default()) {
+        Ok(submission) => submit.submit(submission).await.map_err(status::submit),
+        Err(status) => Err(status),
+    };
+    let result = match accepted {
+        Ok(delivery) => Answer::Name(delivery_resource(&delivery)),
+        Err(status) => Answer::Error(v1::SubmitError {
+            code: status.code().into(),
+            reason: status::reason(&status),
+            message: status.message().to_owned(),
+        }),
+    };
+    v1::SubmitDeliveriesResponse {
+        sequence: message.sequence,
+        result: Some(result),
+    }
+}
+
+fn submission(request: v1::SubmitDeliveryRequest) -> Result<Submission, Status> {
+    let mut violations = Violations::default();
+    let destination = violations.parse::<DestinationName>("destination", &request.destination);
+    violations.visible_ascii("content_type", &request.content_type, MAX_TYPE);
+    violations.visible_ascii("event_type", &request.event_type, MAX_TYPE);
+    violations.request_id(&request.request_id);
+    let content_type = match request.content_type.as_str() {
+        "" => "application/json".to_owned(),
+        _ => request.content_type,
+    };
+    Ok(Submission {
+        destination: violations.finish(destination)?,
+        payload: request.payload,
+        content_type,
+        event_type: request.event_type,
+        request_id: request.request_id,
+    })
+}
+
+fn filter(
+    violations: &mut Violations,
+    request: &v1::ListDeliveriesRequest,
+    account: Option<&AccountName>,
+) -> DeliveryFilter {
+    let state = match v1::DeliveryState::try_from(request.state) {
+        Ok(v1::DeliveryState::Unspecified) => None,
+        Ok(v1::DeliveryState::Pending) => Some(DeliveryState::Pending),
+        Ok(v1::DeliveryState::Leased) => Some(DeliveryState::Leased),
+        Ok(v1::DeliveryState::Delivered) => Some(DeliveryState::Delivered),
+        Ok(v1::DeliveryState::DeadLetter) => Some(DeliveryState::DeadLetter),
+        Err(_) => {
+            violations.add("state", "is not a known state");
+            None
+        }
+    };
+    let destination = match request.destination.as_str() {
+        "" => None,
+        text => violations.parse::<DestinationName>("destination", text),
+    };
+    if let (Some(name), Some(account)) = (&destination, account)
+        && name.account() != account.id().as_str()
+    {
+        violations.add("destination", format!("must belong to {account}"));
+    }
+    DeliveryFilter { state, destination }
+}
+
+fn delivery_name(field: &str, text: &str) -> Result<(AccountName, DeliveryId), Status> {
+    let mut violations = Violations::default();
+    let parsed = split::<2>(text, "accounts/{account}/deliveries/{delivery}");
+    let parsed = parsed.and_then(|[account, delivery]| {
+        Ok((format!("accounts/{account}").parse()?, delivery.parse()?))
+    });
+    let parsed = parsed
+        .map_err(|error| violations.add(field, error.to_string()))
+        .ok();
+    violations.finish(parsed)
+}
+
+fn delivery_resource(delivery: &Delivery) -> String {
+    format!(
+        "accounts/{}/deliveries/{}",
+        delivery.destination.account(),
+        delivery.id
+    )
+}
+
+fn to_wire(delivery: &Delivery) -> v1::Delivery {
+    let state = match delivery.state {
+        DeliveryState::Pending => v1::DeliveryState::Pending,
+        DeliveryState::Leased => v1::DeliveryState::Leased,
+        DeliveryState::Delivered => v1::DeliveryState::Delivered,
+        DeliveryState::DeadLetter => v1::DeliveryState::DeadLetter,
+    };
+    let next = delivery
+        .due_at
+        .filter(|_| delivery.state == DeliveryState::Pending);
+    let class = delivery.last_class;
+    v1::Delivery {
+        name: delivery_resource(delivery),
+        destination: delivery.destination.to_string(),
+        state: state.into(),
+        content_type: delivery.content_type.clone(),
+        event_type: delivery.event_type.clone(),
+        payload_size: i64::from(delivery.payload_size),
+        attempt_count: i32::try_from(delivery.attempt_count).unwrap_or(i32::MAX),
+        last_class: class
+            .map_or(v1::FailureClass::Unspecified, class_to_wire)
+            .into(),
+        create_time: Some(timestamp_to_wire(delivery.accepted_at)),
+        next_attempt_time: next.map(timestamp_to_wire),
+        settle_time: delivery.settled_at.map(timestamp_to_wire),
+        resolution: class.map_or("", |class| class.resolution()).to_owned(),
+    }
+}
+
+fn attempt_to_wire(delivery: &str, attempt: &Attempt) -> v1::Attempt {
+    let outcome = &attempt.outcome;
+    v1::Attempt {
+        name: format!("{delivery}/attempts/{}", attempt.number),
+        number: i32::try_from(attempt.number).unwrap_or(i32::MAX),
+        class: class_to_wire(outcome.class).into(),
+        mtls_not_enforced: outcome.mtls_not_enforced,
+        http_status: outcome.http_status.map_or(0, i32::from),
+        handshake: outcome.handshake.as_ref().map(handshake_to_wire),
+        timings: Some(timings_to_wire(&outcome.timings)),
+        agent: attempt.agent.to_string(),
+        start_time: Some(timestamp_to_wire(outcome.started_at)),
+        resolution: outcome.class.resolution().to_owned(),
+        detail: outcome.detail.clone().into_owned(),
+        epoch: i64::try_from(outcome.epoch).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,236 @@
+//! What an operator decides about a destination, between the wire and the domain.
+
+use countersign_proto::v1;
+use countersign_shared::{
+    bundle::{
+        ATTEMPT_TIMEOUT, CONCURRENCY_LIMIT, MinimumTls, MtlsEnforcement, parse_destination_url,
+    },
+    tls,
+    wire::{
+        duration_from_wire, duration_to_wire, enforcement_from_wire, enforcement_to_wire,
+        minimum_tls_from_wire, minimum_tls_to_wire, timestamp_to_wire,
+    },
+};
+
+use super::violations::Violations;
+use crate::model::{Destination, DestinationConfig, DestinationState, TrustModel};
+
+/// Fields that an update can change.
+pub(super) const FIELDS: &[&str] = &[
+    "display_name",
+    "url",
+    "region",
+    "server_ca_pem",
+    "minimum_tls_version",
+    "mtls_enforcement",
+    "attempt_timeout",
+    "concurrency_limit",
+];
+
+/// A new destination's configuration; `url` is required, the rest has defaults.
+pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> DestinationConfig {
+    let mut config = DestinationConfig {
+        display_name: String::new(),
+        url: String::new(),
+        trust_model: trust_model(violations, wire.trust_model),
+        region: None,
+        server_ca_pem: String::new(),
+        minimum_tls: MinimumTls::default(),
+        mtls_enforcement: MtlsEnforcement::default(),
+        attempt_timeout: ATTEMPT_TIMEOUT.2,
+        concurrency_limit: CONCURRENCY_LIMIT.2,
+    };
+    for field in FIELDS
+        .iter()
+        .filter(|field| **field == "url" || is_set(wire, field))
+    {
+        apply(violations, &mut config, wire, field);
+    }
+    config
+}
+
+fn trust_model(violations: &mut Violations, wire: i32) -> TrustModel {
+    match v1::TrustModel::try_from(wire) {
+        Ok(v1::TrustModel::Unspecified | v1::TrustModel::Dedicated) => {}
+        Err(_) => violations.add("destination.trust_model", "is not a known trust model"),
+    }
+    TrustModel::Dedicated
+}
+
+/// Whether a field has another value than the wire's default.
+pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
+    match field {
+        "display_name" => !wire.display_name.is_empty(),
+        "url" => !wire.url.is_empty(),
+        "region" => !wire.region.is_empty(),
+        "server_ca_pem" => !wire.server_ca_pem.is_empty(),
+        "minimum_tls_version" => wire.minimum_tls_version != 0,
+        "mtls_enforcement" => wire.mtls_enforcement != 0,
+        "attempt_timeout" => wire.attempt_timeout.is_some(),
+        "concurrency_limit" => wire.concurrency_limit != 0,
+        _ => false,
+    }
+}
+
+/// Takes one field over; a bad value is noted and changes nothing.
+pub(super) fn apply(
+    violations: &mut Violations,
+    config: &mut DestinationConfig,
+    wire: &v1::Destination,
+    field: &str,
+) {
+    let name = format!("destination.{field}");
+    match field {
+        "display_name" => {
+            violations.display_name(&name, &wire.display_name);
+            config.display_name.clone_from(&wire.display_name);
+        }
+        "url" => match parse_destination_url(&wire.url) {
+            Ok(url) => config.url = url.to_string(),
+            Err(error) => violations.add(name, error.to_string()),
+        },
+        "region" => config.region = violations.optional_id(&name, &wire.region),
+        "server_ca_pem" => {
+            if !wire.server_ca_pem.is_empty()
+                && let Err(error) = tls::certificates_from_pem(&wire.server_ca_pem)
+            {
+                violations.add(name, error.to_string());
+            }
+            config.server_ca_pem.clone_from(&wire.server_ca_pem);
+        }
+        "minimum_tls_version" => match minimum_tls_from_wire(wire.minimum_tls_version) {
+            Some(version) => config.minimum_tls = version,
+            None => violations.add(name, "is not a known TLS version"),
+        },
+        "mtls_enforcement" => match enforcement_from_wire(wire.mtls_enforcement) {
+            Some(enforcement) => config.mtls_enforcement = enforcement,
+            None => violations.add(name, "is not a known enforcement"),
+        },
+        "attempt_timeout" => apply_timeout(violations, config, wire, name),
+        "concurrency_limit" => apply_limit(violations, config, wire, name),
+        _ => {}
+    }
+}
+
+fn apply_timeout(
+    violations: &mut Violations,
+    config: &mut DestinationConfig,
+    wire: &v1::Destination,
+    name: String,
+) {
+    let (shortest, longest, default) = ATTEMPT_TIMEOUT;
+    let asked = wire
+        .attempt_timeout
+        .map_or(Some(default), duration_from_wire);
+    match asked.filter(|timeout| (shortest..=longest).contains(timeout)) {
+        Some(timeout) => config.attempt_timeout = timeout,
+        None => {
+            let (shortest, longest) = (shortest.as_secs(), longest.as_secs());
+            violations.add(name, format!("must be from {shortest} s to {longest} s"));
+        }
+    }
+}
+
+fn apply_limit(
+    violations: &mut Violations,
+    config: &mut DestinationConfig,
+    wire: &v1::Destination,
+    name: String,
+) {
+    let (least, most, default) = CONCURRENCY_LIMIT;
+    let asked = match wire.concurrency_limit {
+        0 => Ok(default),
+        limit => u32::try_from(limit),
+    };
+    match asked.ok().filter(|limit| (least..=most).contains(limit)) {
+        Some(limit) => config.concurrency_limit = limit,
+        None => violations.add(name, format!("must be from {least} to {most}")),
+    }
+}
+
+/// To the wire, without the agents that hold the bundle.
+pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
+    let config = &destination.config;
+    let state = match destination.state {
+        DestinationState::Enabled => v1::DestinationState::Enabled,
+        DestinationState::Disabled => v1::DestinationState::Disabled,
+    };
+    let TrustModel::Dedicated = config.trust_model;
+    let version = destination.active_certificate;
+    v1::Destination {
+        name: destination.name.to_string(),
+        display_name: config.display_name.clone(),
+        url: config.url.clone(),
+        state: state.into(),
+        trust_model: v1::TrustModel::Dedicated.into(),
+        region: config
+            .region
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
+        server_ca_pem: config.server_ca_pem.clone(),
+        minimum_tls_version: minimum_tls_to_wire(config.minimum_tls).into(),
+        mtls_enforcement: enforcement_to_wire(config.mtls_enforcement).into(),
+        attempt_timeout: Some(duration_to_wire(config.attempt_timeout)),
+        concurrency_limit: i32::try_from(config.concurrency_limit).unwrap_or(i32::MAX),
+        active_client_certificate: format!("{}/clientCertificates/{version}", destination.name),
+        bundle_generation: i64::try_from(destination.generation).unwrap_or(i64::MAX),
+        create_time: Some(timestamp_to_wire(destination.created_at)),
+        update_time: Some(timestamp_to_wire(destination.updated_at)),
+        etag: destination.revision.to_string(),
+        durable_agents: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn good() -> v1::Destination {
+        v1::Destination {
+            url: "https://receiver.example/hook".into(),
+            ..v1::Destination::default()
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let mut violations = Violations::default();
+        let config = new(&mut violations, &good());
+        assert!(violations.check().is_ok());
+        assert_eq!(config.attempt_timeout, Duration::from_secs(30));
+        assert_eq!(config.concurrency_limit, 64);
+        assert_eq!(config.minimum_tls, MinimumTls::Tls13);
+        assert_eq!(config.mtls_enforcement, MtlsEnforcement::Deliver);
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let wire = v1::Destination {
+            url: "http://receiver.example/".into(),
+            region: "Europe".into(),
+            server_ca_pem: "x".into(),
+            minimum_tls_version: 9,
+            mtls_enforcement: 9,
+            attempt_timeout: Some(prost_types::Duration {
+                seconds: 121,
+                nanos: 0,
+            }),
+            concurrency_limit: -1,
+            trust_model: 9,
+            display_name: "\u{7}".into(),
+            ..v1::Destination::default()
+        };
+        let mut violations = Violations::default();
+        new(&mut violations, &wire);
+        let message = violations.check().unwrap_err().message().to_owned();
+        for field in FIELDS {
+            assert!(
+                message.contains(&format!("destination.{field}:")),
+                "{field}: {message}"
+            );
+        }
+        assert!(message.contains("destination.trust_model"), "{message}");
+    }
+}

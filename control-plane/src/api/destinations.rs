@@ -1,0 +1,227 @@
+//! DestinationService.
+
+use countersign_proto::v1::{self, destination_service_server::DestinationService};
+use countersign_shared::{
+    name::{AccountName, DestinationName, split},
+    wire::timestamp_to_wire,
+};
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use super::{
+    destination_config::{self as config, to_wire},
+    page, status,
+    violations::{Violations, name},
+};
+use crate::{
+    destinations::Destinations,
+    model::{Destination, DestinationState, RequestKey},
+};
+
+/// DestinationService over [`Destinations`].
+#[derive(Clone)]
+pub struct DestinationApi(pub Destinations);
+
+#[tonic::async_trait]
+impl DestinationService for DestinationApi {
+    async fn create_destination(
+        &self,
+        request: Request<v1::CreateDestinationRequest>,
+    ) -> Result<Response<v1::CreateDestinationResponse>, Status> {
+        let request = request.into_inner();
+        let wire = request.destination.unwrap_or_default();
+        let mut violations = Violations::default();
+        let account = violations.parse::<AccountName>("parent", &request.parent);
+        let now = self.0.clock.now();
+        let id = violations.id("destination_id", &request.destination_id, now);
+        let config = config::new(&mut violations, &wire);
+        violations.request_id(&request.request_id);
+        let (account, id) = violations.finish(account.zip(id))?;
+        let key = (!request.request_id.is_empty()).then(|| {
+            let mut content = request.destination_id.clone().into_bytes();
+            content.push(b'\n');
+            content.extend(wire.encode_to_vec());
+            let scope = format!("CreateDestination {account}");
+            RequestKey::new(scope, request.request_id.clone(), &content)
+        });
+        let created = self
+            .0
+            .create(&account, &id, config, key)
+            .await
+            .map_err(status::ca)?;
+        Ok(Response::new(v1::CreateDestinationResponse {
+            destination: Some(to_wire(&created)),
+        }))
+    }
+
+    async fn get_destination(
+        &self,
+        request: Request<v1::GetDestinationRequest>,
+    ) -> Result<Response<v1::GetDestinationResponse>, Status> {
+        let name: DestinationName = name("name", &request.into_inner().name)?;
+        let found = self
+            .0
+            .store
+            .destination(&name)
+            .await
+            .map_err(status::store)?;
+        let agents = self.0.store.durable_agents(&name, found.generation).await;
+        let agents = agents.map_err(status::store)?;
+        let destination = v1::Destination {
+            durable_agents: agents.iter().map(ToString::to_string).collect(),
+            ..to_wire(&found)
+        };
+        Ok(Response::new(v1::GetDestinationResponse {
+            destination: Some(destination),
+        }))
+    }
+
+    async fn list_destinations(
+        &self,
+        request: Request<v1::ListDestinationsRequest>,
+    ) -> Result<Response<v1::ListDestinationsResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.parse::<AccountName>("parent", &request.parent);
+        let size = page::size(&mut violations, request.page_size);
+        let after = page::after(&mut violations, "destinations", &request.page_token);
+        let account = violations.finish(account)?;
+        let found = self.0.store.destinations(&account, &after, size).await;
+        let found = found.map_err(status::store)?;
+        let last = |item: &Destination| item.name.destination().to_owned();
+        Ok(Response::new(v1::ListDestinationsResponse {
+            next_page_token: page::token(&found, "destinations", last),
+            destinations: found.items.iter().map(to_wire).collect(),
+        }))
+    }
+
+    async fn update_destination(
+        &self,
+        request: Request<v1::UpdateDestinationRequest>,
+    ) -> Result<Response<v1::UpdateDestinationResponse>, Status> {
+        let request = request.into_inner();
+        let wire = request.destination.unwrap_or_default();
+        let mut violations = Violations::default();
+        let name = violations.parse::<DestinationName>("destination.name", &wire.name);
+        let mask = request.update_mask.as_ref();
+        let fields = violations.mask(mask, config::FIELDS, |field| config::is_set(&wire, field));
+        let revision = Violations::etag(&wire.etag);
+        let name = violations.finish(name)?;
+        let old = self
+            .0
+            .store
+            .destination(&name)
+            .await
+            .map_err(status::store)?;
+        let mut config = old.config.clone();
+        let mut violations = Violations::default();
+        for field in &fields {
+            config::apply(&mut violations, &mut config, &wire, field);
+        }
+        violations.check()?;
+        let changed = if fields.is_empty() {
+            old
+        } else {
+            let revision = revision.or(Some(old.revision));
+            self.0
+                .update(&name, config, revision)
+                .await
+                .map_err(status::store)?
+        };
+        Ok(Response::new(v1::UpdateDestinationResponse {
+            destination: Some(to_wire(&changed)),
+        }))
+    }
+
+    async fn delete_destination(
+        &self,
+        request: Request<v1::DeleteDestinationRequest>,
+    ) -> Result<Response<v1::DeleteDestinationResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let name = violations.parse::<DestinationName>("name", &request.name);
+        let revision = Violations::etag(&request.etag);
+        let name = violations.finish(name)?;
+        let deleted = self.0.delete(&name, revision, request.force).await;
+        deleted.map_err(status::store)?;
+        Ok(Response::new(v1::DeleteDestinationResponse {}))
+    }
+
+    async fn enable_destination(
+        &self,
+        request: Request<v1::EnableDestinationRequest>,
+    ) -> Result<Response<v1::EnableDestinationResponse>, Status> {
+        let name = request.into_inner().name;
+        let destination = Some(self.set_state(&name, DestinationState::Enabled).await?);
+        Ok(Response::new(v1::EnableDestinationResponse { destination }))
+    }
+
+    async fn disable_destination(
+        &self,
+        request: Request<v1::DisableDestinationRequest>,
+    ) -> Result<Response<v1::DisableDestinationResponse>, Status> {
+        let name = request.into_inner().name;
+        let destination = Some(self.set_state(&name, DestinationState::Disabled).await?);
+        Ok(Response::new(v1::DisableDestinationResponse {
+            destination,
+        }))
+    }
+
+    async fn reveal_signing_secret(
+        &self,
+        request: Request<v1::RevealSigningSecretRequest>,
+    ) -> Result<Response<v1::RevealSigningSecretResponse>, Status> {
+        let text = request.into_inner().name;
+        let (name, version) = secret_name(&text)?;
+        let (secret, signing_secret) = self
+            .0
+            .reveal_secret(&name, version)
+            .await
+            .map_err(status::ca)?;
+        Ok(Response::new(v1::RevealSigningSecretResponse {
+            name: format!("{name}/signingSecrets/{}", secret.version),
+            signing_secret: signing_secret.expose().to_owned(),
+            create_time: Some(timestamp_to_wire(secret.created_at)),
+        }))
+    }
+}
+
+impl DestinationApi {
+    async fn set_state(
+        &self,
+        text: &str,
+        state: DestinationState,
+    ) -> Result<v1::Destination, Status> {
+        let name: DestinationName = name("name", text)?;
+        let changed = self
+            .0
+            .set_state(&name, state)
+            .await
+            .map_err(status::store)?;
+        Ok(to_wire(&changed))
+    }
+}
+
+/// `…/signingSecrets/{version}`; `-` is the newest.
+fn secret_name(text: &str) -> Result<(DestinationName, Option<u32>), Status> {
+    const PATTERN: &str = "accounts/{account}/destinations/{destination}/signingSecrets/{version}";
+    let mut violations = Violations::default();
+    let parsed = split::<3>(text, PATTERN).map_err(|error| error.to_string());
+    let parsed = parsed.and_then(|[account, destination, version]| {
+        let name = format!("accounts/{account}/destinations/{destination}");
+        let name = name
+            .parse::<DestinationName>()
+            .map_err(|error| error.to_string())?;
+        match version {
+            "-" => Ok((name, None)),
+            number => match number.parse() {
+                Ok(number) => Ok((name, Some(number))),
+                Err(_) => Err(format!("'{number}' is neither a version number nor '-'")),
+            },
+        }
+    });
+    let parsed = parsed
+        .map_err(|problem| violations.add("name", problem))
+        .ok();
+    violations.finish(parsed)
+}

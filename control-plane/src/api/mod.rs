@@ -1,0 +1,26 @@
+//! The gRPC API: one thin service a file. Requests are checked and turned into the domain's terms,
+//! and answers and errors back; what happens in between is on the floors below.
+
+mod accounts;
+mod agent_session;
+mod agents;
+mod authenticate;
+mod certificates;
+mod deliveries;
+mod destination_config;
+mod destinations;
+mod enrollment;
+mod outbound;
+mod page;
+mod recorder;
+mod status;
+mod violations;
+
+pub use accounts::AccountApi;
+pub use agent_session::AgentSessionApi;
+pub use agents::AgentAdministrationApi;
+pub use authenticate::{Authenticate, PeerIdentity};
+pub use certificates::CertificateApi;
+pub use deliveries::DeliveryApi;
+pub use destinations::DestinationApi;
+pub use enrollment::EnrollmentApi;

@@ -1,0 +1,119 @@
+//! What goes to an agent: a stream over a session's two lanes, control ahead of work.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use countersign_proto::v1::{self, connect_response::Message};
+use countersign_shared::{
+    job::{LeaseId, LeasedJob},
+    time::Clock,
+    wire::{duration_to_wire, lease_to_wire, timestamp_to_wire},
+};
+use tokio_stream::Stream;
+use tonic::{Code, Status};
+
+use super::status::status;
+use crate::dispatch::{Control, Lanes, Session, Work};
+
+/// The stream to one agent. Its first message is the welcome.
+pub struct Outbound {
+    pub(super) welcome: Option<v1::Welcome>,
+    pub(super) lanes: Lanes,
+    pub(super) session: Arc<Session>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Wakes when the session has ended.
+    pub(super) ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(super) done: bool,
+}
+
+impl Stream for Outbound {
+    type Item = Result<v1::ConnectResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.done {
+            return Poll::Ready(None);
+        }
+        if let Some(welcome) = this.welcome.take() {
+            return message(Message::Welcome(welcome));
+        }
+        if let Poll::Ready(Some(control)) = this.lanes.control.poll_recv(context) {
+            let now = this.clock.as_ref();
+            return message(control_to_wire(control, now));
+        }
+        if this.ended.as_mut().poll(context).is_ready() {
+            this.done = true;
+            let text = "this session has ended: a newer one took over, or it fell silent";
+            return Poll::Ready(Some(Err(status(Code::Aborted, "SESSION_ENDED", text))));
+        }
+        match this.lanes.work.poll_recv(context) {
+            Poll::Ready(Some(work)) => message(work_to_wire(work)),
+            // The session holds the sending ends, so the lanes close with it.
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// When the connection goes, so does the session.
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.session.ended.cancel();
+    }
+}
+
+fn message(message: Message) -> Poll<Option<Result<v1::ConnectResponse, Status>>> {
+    Poll::Ready(Some(Ok(v1::ConnectResponse {
+        message: Some(message),
+    })))
+}
+
+fn control_to_wire(control: Control, clock: &dyn Clock) -> Message {
+    let leases = |leases: Vec<LeaseId>| leases.into_iter().map(lease_to_wire).collect();
+    match control {
+        Control::OutcomesSettled(settled) => {
+            Message::OutcomeAcknowledgement(v1::OutcomeAcknowledgement {
+                outcomes: leases(settled),
+            })
+        }
+        Control::LeasesExtended(extended, lost, lease) => {
+            Message::LeaseExtensionResult(v1::LeaseExtensionResult {
+                extended: leases(extended),
+                lost: leases(lost),
+                lease_duration: Some(duration_to_wire(lease)),
+            })
+        }
+        Control::Heartbeat => Message::Heartbeat(v1::Heartbeat {
+            time: Some(timestamp_to_wire(clock.now())),
+        }),
+        Control::Drain(within) => Message::Drain(v1::Drain {
+            deadline: Some(timestamp_to_wire(clock.now().plus(within))),
+        }),
+    }
+}
+
+fn work_to_wire(work: Work) -> Message {
+    match work {
+        Work::Bundle(bundle) => Message::Bundle(*bundle),
+        Work::RemoveBundle(destination) => Message::BundleRemoval(v1::BundleRemoval {
+            destination: destination.to_string(),
+        }),
+        Work::Job(job, lease) => Message::Job(job_to_wire(job, lease)),
+    }
+}
+
+fn job_to_wire(job: LeasedJob, lease: std::time::Duration) -> v1::Job {
+    v1::Job {
+        delivery_id: job.lease.delivery.as_bytes().to_vec().into(),
+        destination: job.destination.to_string(),
+        epoch: i64::try_from(job.lease.epoch).unwrap_or(i64::MAX),
+        lease_expire_time: Some(timestamp_to_wire(job.expires_at)),
+        payload: job.payload,
+        content_type: job.content_type,
+        attempt_number: i32::try_from(job.attempt_number).unwrap_or(i32::MAX),
+        lease_duration: Some(duration_to_wire(lease)),
+    }
+}

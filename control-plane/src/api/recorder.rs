@@ -1,0 +1,126 @@
+//! What an agent reports goes to the store from here, apart from the loop that reads its stream: while
+//! one commit is on its way to the disk, the next batch gathers.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_shared::{job::LeaseId, name::AgentName, outcome::Outcome, random, time::Clock};
+use tokio::sync::mpsc;
+
+use crate::{
+    deliveries::Settle,
+    dispatch::{Control, Session},
+    model::BundleAcknowledgement,
+    signals::Wake,
+    store::{Store, StoreError},
+};
+
+/// Most outcomes that are settled in one transaction.
+const BATCH: usize = 256;
+/// How many reports may wait.
+pub(super) const QUEUE: usize = 64;
+/// How long to leave the store alone after it failed.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// Something that an agent reported.
+pub(super) enum Report {
+    Outcomes(Vec<Outcome>),
+    Bundle(BundleAcknowledgement),
+    Extend(Vec<LeaseId>),
+}
+
+/// Records what one session reports, in order.
+pub(super) struct Recorder {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) settle: Settle,
+    pub(super) wake: Arc<Wake>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) session: Arc<Session>,
+    pub(super) lease: Duration,
+}
+
+impl Recorder {
+    /// Runs until the session's reading end is gone and everything it read is recorded.
+    pub(super) async fn run(self, mut reports: mpsc::Receiver<Report>) -> Result<(), StoreError> {
+        let mut put_back = None;
+        loop {
+            let report = match put_back.take() {
+                Some(report) => report,
+                None => match reports.recv().await {
+                    Some(report) => report,
+                    None => return Ok(()),
+                },
+            };
+            match report {
+                Report::Outcomes(mut outcomes) => {
+                    while outcomes.len() < BATCH {
+                        match reports.try_recv() {
+                            Ok(Report::Outcomes(more)) => outcomes.extend(more),
+                            Ok(other) => {
+                                put_back = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.outcomes(outcomes).await;
+                }
+                Report::Bundle(acknowledgement) => self.bundle(acknowledgement).await,
+                Report::Extend(leases) => self.extend(leases).await,
+            }
+        }
+    }
+
+    async fn outcomes(&self, outcomes: Vec<Outcome>) {
+        let agent: &AgentName = &self.session.agent;
+        let count = outcomes.len();
+        loop {
+            match self.settle.settle(agent, outcomes.clone()).await {
+                Ok(settled) => {
+                    self.session.jobs_ended(count);
+                    self.session
+                        .send_control(Control::OutcomesSettled(settled))
+                        .await;
+                    return;
+                }
+                // The agent keeps them and says them again in its next session.
+                Err(_) if self.session.ended.is_cancelled() => return,
+                Err(error) => {
+                    tracing::warn!(%agent, %error, "outcomes not settled; trying again");
+                    tokio::time::sleep(random::full_jitter(BACK_OFF)).await;
+                }
+            }
+        }
+    }
+
+    async fn bundle(&self, word: BundleAcknowledgement) {
+        let destination = word.destination.clone();
+        match self.store.acknowledge_bundle(word).await {
+            // Deleted meanwhile: nobody needs to know any more.
+            Ok(()) | Err(StoreError::NotFound(_)) => {}
+            Err(error) => {
+                let agent = &self.session.agent;
+                tracing::warn!(%agent, %destination, %error, "acknowledgement not recorded");
+            }
+        }
+    }
+
+    async fn extend(&self, leases: Vec<LeaseId>) {
+        let until = self.clock.now().plus(self.lease);
+        let asked = leases.clone();
+        match self.store.extend(&self.session.agent, asked, until).await {
+            Ok(extended) => {
+                let lost = leases
+                    .into_iter()
+                    .filter(|lease| !extended.contains(lease))
+                    .collect();
+                let answer = Control::LeasesExtended(extended, lost, self.lease);
+                self.session.send_control(answer).await;
+                self.wake.poke();
+            }
+            Err(error) => {
+                let agent = &self.session.agent;
+                tracing::warn!(%agent, %error, "leases not extended");
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The one place where errors become gRPC status, with `google.rpc` details: a reason for programs,
+//! and what to do for people. What is ours alone to know goes to the log, under a number that the
+//! caller is told.
+
+use std::time::Duration;
+
+use countersign_shared::{digest::hex, random};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    agents::EnrollError, ca::CaError, deliveries::SubmitError, store::StoreError, vault::VaultError,
+};
+
+/// Domain of every `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "countersign";
+/// `ErrorInfo` has no metadata of ours.
+const NO_METADATA: [(String, String); 0] = [];
+/// When trying again can help.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A status with a reason for programs.
+pub(super) fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, NO_METADATA);
+    Status::with_error_details(code, message, details)
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Status {
+    let number = hex(&random::bytes::<6>());
+    tracing::error!(%number, %error, "internal error");
+    let message = format!("internal error; the control plane's log says more under {number}");
+    status(Code::Internal, "INTERNAL", message)
+}
+
+pub(super) fn store(error: StoreError) -> Status {
+    let message = error.to_string();
+    match error {
+        StoreError::NotFound(_) => status(Code::NotFound, "RESOURCE_NOT_FOUND", message),
+        StoreError::AlreadyExists(_) => status(Code::AlreadyExists, "RESOURCE_EXISTS", message),
+        StoreError::Changed(_) => status(Code::Aborted, "ETAG_MISMATCH", message),
+        StoreError::Precondition(_) => {
+            status(Code::FailedPrecondition, "FAILED_PRECONDITION", message)
+        }
+        StoreError::RequestIdReused { .. } => {
+            status(Code::AlreadyExists, "REQUEST_ID_REUSED", message)
+        }
+        StoreError::Unavailable(_) => {
+            tracing::warn!(%message, "store unavailable");
+            unavailable("the store does not answer now; try again")
+        }
+        StoreError::Corrupt(_) => internal(&message),
+    }
+}
+
+fn unavailable(message: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("STORE_UNAVAILABLE", DOMAIN, NO_METADATA);
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+pub(super) fn vault(error: VaultError) -> Status {
+    match error {
+        VaultError::Store(error) => store(error),
+        other => internal(&other),
+    }
+}
+
+pub(super) fn ca(error: CaError) -> Status {
+    match error {
+        CaError::Store(error) => store(error),
+        CaError::Vault(error) => vault(error),
+        CaError::Request(_) => status(
+            Code::InvalidArgument,
+            "SIGNING_REQUEST_INVALID",
+            error.to_string(),
+        ),
+        other => internal(&other),
+    }
+}
+
+pub(super) fn submit(error: SubmitError) -> Status {
+    match error {
+        SubmitError::Store(error) => store(error),
+        SubmitError::Vault(error) => vault(error),
+        SubmitError::TooLarge { .. } => {
+            let message = error.to_string();
+            let mut details = ErrorDetails::new();
+            details.set_error_info("PAYLOAD_TOO_LARGE", DOMAIN, NO_METADATA);
+            details.add_bad_request_violation("payload", message.clone());
+            Status::with_error_details(Code::InvalidArgument, message, details)
+        }
+    }
+}
+
+pub(super) fn enroll(error: EnrollError) -> Status {
+    let message = error.to_string();
+    match error {
+        EnrollError::Token(_) => status(Code::Unauthenticated, "JOIN_TOKEN_REFUSED", message),
+        EnrollError::Name(_) => status(Code::PermissionDenied, "AGENT_NAME_REFUSED", message),
+        EnrollError::NameTaken(_) => status(Code::AlreadyExists, "AGENT_EXISTS", message),
+        EnrollError::Ca(error) => ca(error),
+    }
+}
+
+/// The reason of a status that [`status`] made.
+pub(super) fn reason(status: &Status) -> String {
+    status
+        .get_error_details()
+        .error_info()
+        .map_or_else(String::new, |info| info.reason.clone())
+}

@@ -1,0 +1,214 @@
+//! The gRPC services, put together, and the two servers that offer them.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        account_service_server::AccountServiceServer,
+        agent_administration_service_server::AgentAdministrationServiceServer,
+        agent_session_service_server::AgentSessionServiceServer,
+        certificate_service_server::CertificateServiceServer,
+        delivery_service_server::DeliveryServiceServer,
+        destination_service_server::DestinationServiceServer,
+        enrollment_service_server::EnrollmentServiceServer,
+    },
+};
+use countersign_shared::{tasks::Tasks, time::Clock};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::Router},
+};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::{
+    accounts::Accounts,
+    agents::Agents,
+    api::{
+        AccountApi, AgentAdministrationApi, AgentSessionApi, Authenticate, CertificateApi,
+        DeliveryApi, DestinationApi, EnrollmentApi,
+    },
+    bootstrap::Opened,
+    bundles::Bundles,
+    config::Config,
+    deliveries::{Settle, Submit},
+    destinations::Destinations,
+    dispatch::{Attach, Sessions},
+    metrics::Metrics,
+    signals::{Changes, Wake},
+};
+
+/// What a message has besides its payload, at most.
+const MESSAGE_OVERHEAD: usize = 64 * 1024;
+/// Largest message of an agent: a report of 1024 outcomes.
+const AGENT_MESSAGE: usize = 16 * 1024 * 1024;
+/// Windows are wide: nothing waits for a window while the disk is the bottleneck.
+const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Most calls at once on one connection.
+const CALLS: u32 = 1024;
+/// Largest header list in bytes.
+const HEADERS: u32 = 16 * 1024;
+/// A connection that is silent this long is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Every service.
+pub(super) struct Services {
+    authenticate: Authenticate,
+    accounts: AccountApi,
+    pub(super) destinations: DestinationApi,
+    certificates: CertificateApi,
+    deliveries: DeliveryApi,
+    agents: AgentAdministrationApi,
+    enrollment: EnrollmentApi,
+    pub(super) session: AgentSessionApi,
+}
+
+impl Services {
+    pub(super) fn new(
+        config: &Config,
+        opened: &Opened,
+        server_pin: [u8; 32],
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        tasks: &Tasks,
+    ) -> Self {
+        let store = || Arc::clone(&opened.store);
+        let vault = || Arc::clone(&opened.vault);
+        let trust_domain: Arc<str> = config.trust_domain.as_str().into();
+        let wake = Arc::new(Wake::default());
+        let sessions = Arc::new(Sessions::new(metrics.clone()));
+        let agents = Agents {
+            store: store(),
+            authority: Arc::clone(&opened.agents),
+            server_pin,
+            trust_domain: Arc::clone(&trust_domain),
+            clock: Arc::clone(&clock),
+        };
+        let accounts = Accounts {
+            store: store(),
+            vault: vault(),
+            root: Arc::clone(&opened.root),
+            clock: Arc::clone(&clock),
+        };
+        let destinations = Destinations {
+            store: store(),
+            vault: vault(),
+            wake: Arc::clone(&wake),
+            changes: Arc::new(Changes::default()),
+            trust_domain: Arc::clone(&trust_domain),
+            clock: Arc::clone(&clock),
+        };
+        let submit = Submit {
+            store: store(),
+            vault: vault(),
+            wake: Arc::clone(&wake),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+            max_payload: config.max_payload_bytes,
+        };
+        let settle = Settle {
+            store: store(),
+            wake: Arc::clone(&wake),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+        };
+        let attach = Attach {
+            store: store(),
+            vault: vault(),
+            bundles: Bundles {
+                store: store(),
+                vault: vault(),
+            },
+            sessions: Arc::clone(&sessions),
+            wake,
+            clock,
+        };
+        Self {
+            authenticate: Authenticate {
+                keys: Arc::clone(&opened.keys),
+                metrics,
+            },
+            accounts: AccountApi(accounts),
+            destinations: DestinationApi(destinations),
+            certificates: CertificateApi {
+                store: store(),
+                root: Arc::clone(&opened.root),
+                trust_domain,
+            },
+            deliveries: DeliveryApi {
+                submit,
+                tasks: tasks.clone(),
+            },
+            agents: AgentAdministrationApi {
+                agents: agents.clone(),
+                sessions,
+            },
+            enrollment: EnrollmentApi(agents),
+            session: AgentSessionApi {
+                attach,
+                settle,
+                tasks: tasks.clone(),
+                heartbeat: config.heartbeat,
+                reconnect_window: config.reconnect_window,
+                lease: config.lease,
+            },
+        }
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(CALLS)
+        .http2_max_header_list_size(HEADERS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+}
+
+/// The API for clients. Health and reflection need no key: they tell only what is public.
+pub(super) fn api_router(
+    services: &Services,
+    health: HealthServer<impl Health>,
+    max_payload: usize,
+) -> Result<Router, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let key = &services.authenticate;
+    let deliveries = DeliveryServiceServer::new(services.deliveries.clone())
+        .max_decoding_message_size(max_payload + MESSAGE_OVERHEAD);
+    Ok(server()
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(health)
+        .add_service(AccountServiceServer::with_interceptor(
+            services.accounts.clone(),
+            key.clone(),
+        ))
+        .add_service(DestinationServiceServer::with_interceptor(
+            services.destinations.clone(),
+            key.clone(),
+        ))
+        .add_service(CertificateServiceServer::with_interceptor(
+            services.certificates.clone(),
+            key.clone(),
+        ))
+        .add_service(AgentAdministrationServiceServer::with_interceptor(
+            services.agents.clone(),
+            key.clone(),
+        ))
+        .add_service(InterceptedService::new(deliveries, key.clone())))
+}
+
+/// The API for agents.
+pub(super) fn agents_router(services: &Services) -> Router {
+    let session = AgentSessionServiceServer::new(services.session.clone())
+        .max_decoding_message_size(AGENT_MESSAGE);
+    server()
+        .add_service(EnrollmentServiceServer::new(services.enrollment.clone()))
+        .add_service(session)
+}

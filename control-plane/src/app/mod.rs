@@ -1,0 +1,203 @@
+//! The composition root: everything is built from the configuration first, then run. The background
+//! tasks are the `spawn` calls in this file, those of `listen`, and those of streams in `api`.
+
+mod grpc;
+mod health;
+mod listeners;
+mod server_certificate;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use countersign_shared::{
+    secret::SecretText,
+    tasks::{self, OnFailure, Tasks},
+    time::{Clock, SystemClock},
+    tls,
+};
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use self::{
+    grpc::{Services, agents_router, api_router},
+    listeners::Listeners,
+    server_certificate::Renewal,
+};
+use crate::{
+    bootstrap::{self, Opened, StartError},
+    config::Config,
+    dispatch::Dispatcher,
+    http, listen,
+    metrics::Metrics,
+};
+
+/// Why the control plane stopped, or did not start.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// TLS can't be set up.
+    #[error(transparent)]
+    Listen(#[from] listen::ListenError),
+    /// An address can't be used.
+    #[error("{setting} = {address}: {error}")]
+    Address {
+        /// Which setting.
+        setting: &'static str,
+        /// Which address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The operating system refused something.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The descriptors for reflection do not decode.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A task failed that the process can't do without.
+    #[error("{0}")]
+    Task(String),
+}
+
+/// Runs until SIGTERM or SIGINT. `announce` gets the administrator's key on the first start, unless
+/// it went to `admin_key_file`.
+///
+/// # Errors
+/// [`AppError`].
+pub async fn run(
+    config: Config,
+    admin_key_file: Option<PathBuf>,
+    announce: impl FnOnce(&SecretText),
+) -> Result<(), AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // The store's threads outlive everything that uses them.
+    let (store_tasks, mut store_failures) = Tasks::new();
+    let (tasks, mut failures) = Tasks::new();
+    let key_file = admin_key_file.as_deref();
+    let opened = bootstrap::open(&config, key_file, clock.as_ref(), &store_tasks).await?;
+    if let Some(key) = &opened.first_key {
+        announce(key);
+    }
+    let listeners = start(&config, &opened, clock, &tasks).await?;
+    listeners.announce(&config.data_dir)?;
+    let stopped = tokio::select! {
+        signal = tasks::stop_signal() => {
+            tracing::info!(signal = signal?, "stopping");
+            Ok(())
+        }
+        failure = failures.next() => Err(AppError::Task(failure)),
+        failure = store_failures.next() => Err(AppError::Task(failure)),
+    };
+    listeners.withdraw(&config.data_dir);
+    if let Err(late) = tasks.stop(config.shutdown_deadline).await {
+        tracing::warn!(?late, "these did not stop in time");
+    }
+    drop(opened);
+    if let Err(late) = store_tasks.stop(config.shutdown_deadline).await {
+        tracing::warn!(?late, "the store did not close in time");
+    }
+    tracing::info!("stopped");
+    stopped
+}
+
+/// Builds and starts everything; answers with where it listens.
+async fn start(
+    config: &Config,
+    opened: &Opened,
+    clock: Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Result<Listeners, AppError> {
+    listeners::withdraw_old(&config.data_dir);
+    let api = bind("listen.api", config.listen.api).await?;
+    let agents = bind("listen.agents", config.listen.agents).await?;
+    let http = bind("listen.http", config.listen.http).await?;
+    let listeners = Listeners::of(&api, &agents, &http)?;
+    let metrics = Metrics::default();
+
+    let renewal = Renewal::new(config, opened, Arc::clone(&clock));
+    let (certificate, renew_at) = renewal.first().await?;
+    let trust_domain: Arc<str> = config.trust_domain.as_str().into();
+    let pages = http::Pages {
+        store: Arc::clone(&opened.store),
+        registry: Arc::new(metrics.registry()),
+    };
+    let pin = server_pin(opened)?;
+    let services = Services::new(config, opened, pin, clock, metrics.clone(), tasks);
+    let changes = Arc::clone(&services.destinations.0.changes);
+    let attach = services.session.attach.clone();
+    let dispatcher = Dispatcher::new(attach, &changes, metrics, config.lease);
+    let (health, health_service) = health::Health::new(Arc::clone(&opened.store));
+
+    let api_tls = listen::tls_config(Arc::clone(&certificate), None)?;
+    let agent_authority = CertificateDer::from(opened.agents.authority.anchor.clone());
+    let agents_tls = listen::tls_config(Arc::clone(&certificate), Some(agent_authority))?;
+    let api_connections = listen::accept(
+        "API listener",
+        api,
+        api_tls,
+        Arc::clone(&trust_domain),
+        tasks,
+    );
+    let agent_connections =
+        listen::accept("agents' listener", agents, agents_tls, trust_domain, tasks);
+
+    let stop = tasks.shutdown();
+    tasks.spawn(
+        "dispatcher",
+        OnFailure::StopProcess,
+        dispatcher.run(stop.clone()),
+    );
+    tasks.spawn("health", OnFailure::StopProcess, health.run(stop.clone()));
+    tasks.spawn(
+        "server certificate",
+        OnFailure::StopProcess,
+        renewal.run(certificate, renew_at, stop.clone()),
+    );
+    let api_router = api_router(&services, health_service, config.max_payload_bytes)?;
+    tasks.spawn(
+        "API",
+        OnFailure::StopProcess,
+        api_router.serve_with_incoming_shutdown(api_connections, stop.clone().cancelled_owned()),
+    );
+    tasks.spawn(
+        "agents' API",
+        OnFailure::StopProcess,
+        agents_router(&services)
+            .serve_with_incoming_shutdown(agent_connections, stop.clone().cancelled_owned()),
+    );
+    let stop = stop.clone();
+    tasks.spawn("HTTP", OnFailure::StopProcess, async move {
+        axum::serve(http, http::router(pages))
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    });
+    tracing::info!(
+        api = %listeners.api, agents = %listeners.agents, http = %listeners.http,
+        version = countersign_shared::VERSION, "control plane is up"
+    );
+    Ok(listeners)
+}
+
+async fn bind(
+    setting: &'static str,
+    address: std::net::SocketAddr,
+) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| AppError::Address {
+            setting,
+            address,
+            error,
+        })
+}
+
+/// SHA-256 of the public key of the server certificate's authority: what join tokens pin.
+fn server_pin(opened: &Opened) -> Result<[u8; 32], StartError> {
+    tls::certificate_facts(&opened.server.authority.anchor)
+        .map(|facts| facts.public_key_sha256)
+        .ok_or(StartError::NoAuthority(
+            opened.server.authority.owner.clone(),
+        ))
+}

@@ -1,0 +1,278 @@
+//! Opening the data directory: the first start fills it, every later one uses what is there. A KEK
+//! that is missing or wrong is found out before anything is changed.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use countersign_shared::{
+    digest::hex, files, name::Id, random, secret::SecretText, tasks::Tasks, time::Clock,
+};
+use thiserror::Error;
+
+use crate::{
+    auth::{self, ApiKeys},
+    ca::{self, CaError, SigningAuthority, pem},
+    config::Config,
+    kek::{FileKek, KekError, KekProvider as _},
+    model::{AuthorityOwner, Serial},
+    store::{
+        Installation, InstallationFacts, InstallationStore as _, Store, StoreError,
+        sqlite::SqliteStore,
+    },
+    vault::{INSTALLATION, Vault, VaultError},
+};
+
+/// Why the control plane does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory can't be used.
+    #[error("data directory {0}: {1}")]
+    DataDir(PathBuf, io::Error),
+    /// Another control plane uses it.
+    #[error("{0} is in use by another control plane: stop that one, or use another data_dir")]
+    InUse(PathBuf),
+    /// The KEK is missing, wrong or unreadable.
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    /// The store can't be used.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// Sealing failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The certificate authorities can't be made or opened.
+    #[error("certificate authority: {0}")]
+    Ca(#[from] CaError),
+    /// An authority that every installation has is not there.
+    #[error("the store has no authority '{0}': it is not complete")]
+    NoAuthority(AuthorityOwner),
+    /// The administrator's key can't be handed over.
+    #[error("administrator key file {0}: {1}")]
+    KeyFile(PathBuf, io::Error),
+}
+
+/// An opened data directory.
+pub struct Opened {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Seals and opens.
+    pub vault: Arc<Vault>,
+    /// Who may call.
+    pub keys: Arc<ApiKeys>,
+    /// The internal root.
+    pub root: Arc<SigningAuthority>,
+    /// Signs agents' identities.
+    pub agents: Arc<SigningAuthority>,
+    /// Signs the server certificate.
+    pub server: Arc<SigningAuthority>,
+    /// The administrator's key, on the first start, unless it went to a file.
+    pub first_key: Option<SecretText>,
+    /// Keeps other control planes out while it lives.
+    pub lock: File,
+}
+
+/// Opens the data directory, filling it on the first start.
+///
+/// # Errors
+/// [`StartError`]; an existing installation is unchanged then.
+pub async fn open(
+    config: &Config,
+    admin_key_file: Option<&Path>,
+    clock: &dyn Clock,
+    tasks: &Tasks,
+) -> Result<Opened, StartError> {
+    let folder = &config.data_dir;
+    let failed = |error| StartError::DataDir(folder.clone(), error);
+    files::private_directory(folder).map_err(failed)?;
+    let lock = lock(folder)?;
+    let store_path = folder.join("store.sqlite");
+    let kek = FileKek::read(&config.kek_file)?;
+    if kek.is_none() && !store_path.exists() {
+        FileKek::create(&config.kek_file)?;
+    }
+    let store = SqliteStore::open(&store_path, tasks)?;
+    let facts = store.installation().await?;
+    let kek = Arc::new(right_kek(config, facts.as_ref())?);
+    let vault = Arc::new(Vault::new(kek.clone()));
+    let store: Arc<dyn Store> = Arc::new(store);
+    let first_key = match facts {
+        Some(_) => None,
+        None => {
+            let now = clock.now();
+            let key = auth::generate("administrator", now);
+            hand_over(admin_key_file, &key.1)?;
+            install(store.as_ref(), &vault, kek.id(), key.0, now).await?;
+            admin_key_file.is_none().then_some(key.1)
+        }
+    };
+    let open = async |owner: AuthorityOwner| {
+        SigningAuthority::newest(&owner, store.as_ref(), &vault)
+            .await?
+            .map(Arc::new)
+            .ok_or(StartError::NoAuthority(owner))
+    };
+    let (root, agents, server) = (
+        open(AuthorityOwner::Root).await?,
+        open(AuthorityOwner::Agents).await?,
+        open(AuthorityOwner::Server).await?,
+    );
+    let ca_file = folder.join("ca.pem");
+    files::replace_public(&ca_file, pem(&server.authority.anchor).as_bytes()).map_err(failed)?;
+    let keys = Arc::new(ApiKeys::new(store.api_keys().await?));
+    Ok(Opened {
+        store,
+        vault,
+        keys,
+        root,
+        agents,
+        server,
+        first_key,
+        lock,
+    })
+}
+
+fn lock(folder: &Path) -> Result<File, StartError> {
+    let failed = |error| StartError::DataDir(folder.to_owned(), error);
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    let file = options.open(folder.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The KEK from its file, if it is the one that the store was sealed with.
+fn right_kek(config: &Config, facts: Option<&InstallationFacts>) -> Result<FileKek, KekError> {
+    let path = config.kek_file.display().to_string();
+    let needed = facts.map_or_else(|| "any".to_owned(), |facts| facts.kek_id.clone());
+    let Some(kek) = FileKek::read(&config.kek_file)? else {
+        return Err(KekError::Missing { path, needed });
+    };
+    match facts {
+        Some(facts) if facts.kek_id != kek.id() => Err(KekError::Wrong {
+            path,
+            found: kek.id().to_owned(),
+            needed,
+        }),
+        _ => Ok(kek),
+    }
+}
+
+/// To its file before the installation exists: a crash in between costs a file, not the only key.
+fn hand_over(file: Option<&Path>, key: &SecretText) -> Result<(), StartError> {
+    let Some(file) = file else {
+        return Ok(());
+    };
+    let line = SecretText::from(format!("{}\n", key.expose()));
+    files::replace_private(file, line.expose().as_bytes())
+        .map_err(|error| StartError::KeyFile(file.to_owned(), error))
+}
+
+async fn install(
+    store: &dyn Store,
+    vault: &Vault,
+    kek_id: &str,
+    api_key: crate::model::ApiKey,
+    now: countersign_shared::time::Timestamp,
+) -> Result<(), StartError> {
+    let id = Id::from(random::uuid_v7(now)).to_string();
+    // In subjects a short form is enough to tell two installations apart.
+    let short = hex(&random::bytes::<4>());
+    let (data_key, scope) = vault.new_scope(INSTALLATION).await?;
+    let serials: [Serial; 4] = std::array::from_fn(|_| Serial::from_random(random::bytes()));
+    store.record_serials(serials.to_vec(), now).await?;
+    let root = ca::new_root(&short, &scope, serials[0], now)?;
+    let agents = ca::new_agents_authority(&short, &root, &scope, [serials[1], serials[2]], now)?;
+    let server = ca::new_server_authority(&short, &scope, serials[3], now)?;
+    let installation = Installation {
+        id,
+        kek_id: kek_id.to_owned(),
+        data_key,
+        authorities: vec![root.authority, agents.authority, server.authority],
+        api_key,
+        created_at: now,
+    };
+    store.install(installation).await?;
+    tracing::info!(installation = short, "new installation made");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_shared::time::SystemClock;
+    use toml::Value;
+
+    use super::*;
+
+    fn config(folder: &Path) -> Config {
+        let folder = folder.join("data").display().to_string();
+        Config::read("test", "", vec![("data_dir", Value::String(folder))]).unwrap()
+    }
+
+    /// Opens and closes; the store's threads have ended when this returns.
+    async fn start(config: &Config) -> Result<Option<SecretText>, StartError> {
+        let (tasks, _failures) = Tasks::new();
+        let opened = open(config, None, &SystemClock, &tasks)
+            .await
+            .map(|opened| opened.first_key);
+        tasks
+            .stop(std::time::Duration::from_secs(10))
+            .await
+            .unwrap();
+        opened
+    }
+
+    fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut all: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[tokio::test]
+    async fn the_first_start_makes_a_key_and_the_second_reuses_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let key = start(&config).await.unwrap().expect("printed once");
+        let ca = std::fs::read(config.data_dir.join("ca.pem")).unwrap();
+        assert!(start(&config).await.unwrap().is_none());
+        assert_eq!(std::fs::read(config.data_dir.join("ca.pem")).unwrap(), ca);
+        let (tasks, _failures) = Tasks::new();
+        let opened = open(&config, None, &SystemClock, &tasks).await.unwrap();
+        let header = format!("Bearer {}", key.expose());
+        assert!(opened.keys.authenticate(&header).is_some());
+        let second = open(&config, None, &SystemClock, &tasks).await;
+        assert!(matches!(second, Err(StartError::InUse(_))));
+    }
+
+    #[tokio::test]
+    async fn a_missing_or_wrong_kek_is_named_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        start(&config).await.unwrap();
+        let saved = folder.path().join("saved");
+        std::fs::rename(&config.kek_file, &saved).unwrap();
+        let before = contents(&config.data_dir);
+        let missing = start(&config).await.unwrap_err().to_string();
+        assert!(missing.contains("is missing"), "{missing}");
+        assert_eq!(contents(&config.data_dir), before);
+
+        FileKek::create(&config.kek_file).unwrap();
+        let before = contents(&config.data_dir);
+        let wrong = start(&config).await.unwrap_err().to_string();
+        assert!(wrong.contains("was sealed with KEK"), "{wrong}");
+        assert_eq!(contents(&config.data_dir), before);
+
+        std::fs::rename(&saved, &config.kek_file).unwrap();
+        assert!(start(&config).await.unwrap().is_none());
+    }
+}

@@ -1,0 +1,121 @@
+//! Bundles: what an agent must know of a destination, put together and opened only when it is sent.
+
+use std::sync::Arc;
+
+use countersign_proto::v1;
+use countersign_shared::{
+    bundle::{Bundle, parse_destination_url},
+    digest::sha256,
+    name::{DestinationName, Id},
+    secret::SecretBytes,
+    tls, wire,
+};
+use prost::Message as _;
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+
+use crate::{
+    store::{BundleSource, Store, StoreError},
+    vault::{Record, Vault, VaultError},
+};
+
+/// Why a bundle can't be put together.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    /// The store did not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A key does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// What is stored was checked when it came in, and is not what it was.
+    #[error("{0}: stored {1} is not usable")]
+    Stored(DestinationName, &'static str),
+}
+
+/// A bundle, ready to be sent, and whom it is for.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Agents of this region; `None`: any agent.
+    pub region: Option<Id>,
+    /// The bundle in its wire form, content hash included.
+    pub bundle: v1::Bundle,
+}
+
+/// Puts bundles together.
+#[derive(Clone)]
+pub struct Bundles {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Opens keys and secrets.
+    pub vault: Arc<Vault>,
+}
+
+impl Bundles {
+    /// The newest bundle of a destination.
+    ///
+    /// # Errors
+    /// [`BundleError`]; [`StoreError::NotFound`] through it when the destination is gone.
+    pub async fn current(&self, name: &DestinationName) -> Result<Prepared, BundleError> {
+        let source = self.store.bundle_source(name).await?;
+        let scope = format!("accounts/{}", name.account());
+        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let version = source.certificate.version;
+        let private_key = scope.open(
+            &source.certificate.sealed_key,
+            &Record::ClientKey(name, version),
+        )?;
+        let mut signing_secrets = Vec::with_capacity(source.secrets.len());
+        for secret in &source.secrets {
+            let record = Record::SigningSecret(name, secret.version);
+            signing_secrets.push(scope.open(&secret.sealed, &record)?);
+        }
+        let region = source.destination.config.region.clone();
+        let bundle = assemble(source, private_key, signing_secrets)?;
+        Ok(Prepared {
+            region,
+            bundle: with_content_hash(wire::bundle_to_wire(&bundle)),
+        })
+    }
+}
+
+fn assemble(
+    source: BundleSource,
+    private_key: SecretBytes,
+    signing_secrets: Vec<SecretBytes>,
+) -> Result<Bundle, BundleError> {
+    let BundleSource {
+        destination,
+        certificate,
+        ..
+    } = source;
+    let config = &destination.config;
+    let stored = |what| BundleError::Stored(destination.name.clone(), what);
+    let server_cas = match config.server_ca_pem.as_str() {
+        "" => Vec::new(),
+        pem => tls::certificates_from_pem(pem).map_err(|_| stored("server_ca_pem"))?,
+    };
+    Ok(Bundle {
+        url: parse_destination_url(&config.url).map_err(|_| stored("url"))?,
+        destination: destination.name.clone(),
+        generation: destination.generation,
+        // Filled in over the wire form.
+        content_sha256: [0; 32],
+        certificate_chain: vec![CertificateDer::from(certificate.certificate)],
+        private_key,
+        client_certificate_version: certificate.version,
+        server_cas,
+        minimum_tls: config.minimum_tls,
+        mtls_enforcement: config.mtls_enforcement,
+        signing_secrets,
+        attempt_timeout: config.attempt_timeout,
+        concurrency_limit: config.concurrency_limit,
+    })
+}
+
+fn with_content_hash(mut bundle: v1::Bundle) -> v1::Bundle {
+    bundle.content_sha256 = Vec::new().into();
+    let encoded = zeroize::Zeroizing::new(bundle.encode_to_vec());
+    bundle.content_sha256 = sha256(&encoded).to_vec().into();
+    bundle
+}

@@ -1,0 +1,98 @@
+//! An authority that can sign: its certificate, and its key opened for as long as this lives.
+
+use countersign_shared::{random, secret::SecretBytes, time::Timestamp};
+use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+use super::{
+    CaError,
+    profile::{Profile, Validity},
+};
+use crate::{
+    model::{Authority, AuthorityOwner, Serial},
+    store::{CertificateStore, InstallationStore, Store},
+    vault::{INSTALLATION, Record, Vault},
+};
+
+/// An authority that can sign.
+#[derive(Debug)]
+pub struct SigningAuthority {
+    /// What is stored of it.
+    pub authority: Authority,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl SigningAuthority {
+    /// Opens an authority's key.
+    ///
+    /// # Errors
+    /// [`CaError`] when the key does not open or does not parse.
+    pub async fn open(
+        authority: Authority,
+        store: &dyn InstallationStore,
+        vault: &Vault,
+    ) -> Result<Self, CaError> {
+        let scope = match &authority.owner {
+            AuthorityOwner::Account(account) => account.to_string(),
+            _ => INSTALLATION.to_owned(),
+        };
+        let scope = vault.scope(store, &scope).await?;
+        let record = Record::AuthorityKey(&authority.owner, authority.generation);
+        let key = scope.open(&authority.sealed_key, &record)?;
+        Self::from_parts(authority, &key)
+    }
+
+    /// The newest generation of `owner`, opened; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn newest(
+        owner: &AuthorityOwner,
+        store: &dyn Store,
+        vault: &Vault,
+    ) -> Result<Option<Self>, CaError> {
+        let Some(newest) = store.authorities(owner).await?.pop() else {
+            return Ok(None);
+        };
+        Ok(Some(Self::open(newest, store, vault).await?))
+    }
+
+    pub(super) fn from_parts(authority: Authority, key: &SecretBytes) -> Result<Self, CaError> {
+        let key = PrivatePkcs8KeyDer::from(key.expose());
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256)?;
+        let anchor = CertificateDer::from(authority.anchor.as_slice());
+        let issuer = Issuer::from_ca_cert_der(&anchor, key)?;
+        Ok(Self { authority, issuer })
+    }
+
+    /// Signs, and checks the result against its profile.
+    pub(super) fn sign(
+        &self,
+        profile: Profile,
+        params: &CertificateParams,
+        serial: Serial,
+        validity: Validity,
+        public_key: &impl PublicKeyData,
+    ) -> Result<Vec<u8>, CaError> {
+        let signed = params.signed_by(public_key, &self.issuer)?.der().to_vec();
+        profile.check(&signed, serial, validity)?;
+        Ok(signed)
+    }
+}
+
+/// A fresh P-256 key pair and its secret form (PKCS#8 in DER).
+pub(super) fn new_key() -> Result<(KeyPair, SecretBytes), CaError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let secret = SecretBytes::from(key.serialize_der());
+    Ok((key, secret))
+}
+
+/// Makes serial numbers and records them: no number is signed that is not on record.
+pub(super) async fn new_serials<const N: usize>(
+    store: &dyn CertificateStore,
+    now: Timestamp,
+) -> Result<[Serial; N], CaError> {
+    let serials = std::array::from_fn(|_| Serial::from_random(random::bytes()));
+    store.record_serials(serials.to_vec(), now).await?;
+    Ok(serials)
+}

@@ -1,0 +1,186 @@
+//! Configuration: a TOML file and flags, read once; every mistake is reported at once.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use countersign_shared::{
+    config::{Mistakes, Reader},
+    logging::{self, LogFormat},
+};
+use toml::Value;
+
+/// Largest payload that an installation can be configured to take.
+pub const MAX_PAYLOAD_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Everything that the control plane is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where store, KEK and CA file are.
+    pub data_dir: PathBuf,
+    /// Host part of the `spiffe://` URIs in certificates.
+    pub trust_domain: String,
+    /// Addresses to listen at.
+    pub listen: Listen,
+    /// DNS names and IP addresses of the server certificate.
+    pub server_names: Vec<String>,
+    /// The KEK's file.
+    pub kek_file: PathBuf,
+    /// How long a lease lasts.
+    pub lease: Duration,
+    /// Largest payload in bytes.
+    pub max_payload_bytes: usize,
+    /// How often both ends of an agent's session send a sign of life.
+    pub heartbeat: Duration,
+    /// Within which time an agent reconnects after a first failure.
+    pub reconnect_window: Duration,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_filter: String,
+    /// How long a graceful stop may take.
+    pub shutdown_deadline: Duration,
+}
+
+/// Addresses to listen at; port 0 is any free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The API.
+    pub api: SocketAddr,
+    /// For agents.
+    pub agents: SocketAddr,
+    /// Metrics, health, trust bundles.
+    pub http: SocketAddr,
+}
+
+impl Config {
+    /// Reads `text`, which came from `source`; `flags` replace settings of the file.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: all of them.
+    pub fn read(
+        source: &str,
+        text: &str,
+        flags: Vec<(&'static str, Value)>,
+    ) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(source, text, flags);
+        let data_dir = reader.path("data_dir");
+        let data_dir = reader.required("data_dir", data_dir);
+        let trust_domain = trust_domain(&mut reader);
+        let listen = Listen {
+            api: listen_address(&mut reader, "listen.api", 8443),
+            agents: listen_address(&mut reader, "listen.agents", 8444),
+            http: listen_address(&mut reader, "listen.http", 8445),
+        };
+        let server_names = server_names(&mut reader);
+        let kek_file = reader.path("kek.file");
+        let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
+        let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
+        let heartbeat = reader.seconds("agents.heartbeat_seconds", 1..=300);
+        let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
+        let log_format = reader.parsed("log.format").unwrap_or_default();
+        let log_filter = log_filter(&mut reader);
+        let deadline = reader.seconds("shutdown.deadline_seconds", 1..=600);
+        reader.finish(|| {
+            let data_dir = data_dir?;
+            Some(Self {
+                kek_file: kek_file.unwrap_or_else(|| data_dir.join("kek")),
+                data_dir,
+                trust_domain,
+                listen,
+                server_names,
+                lease: lease.unwrap_or(Duration::from_secs(90)),
+                max_payload_bytes: max_payload
+                    .and_then(|bytes| usize::try_from(bytes).ok())
+                    .unwrap_or(1024 * 1024),
+                heartbeat: heartbeat.unwrap_or(Duration::from_secs(10)),
+                reconnect_window: Duration::from_millis(window.unwrap_or(1000)),
+                log_format,
+                log_filter,
+                shutdown_deadline: deadline.unwrap_or(Duration::from_secs(10)),
+            })
+        })
+    }
+}
+
+fn listen_address(reader: &mut Reader, setting: &'static str, port: u16) -> SocketAddr {
+    let default = SocketAddr::from(([127, 0, 0, 1], port));
+    reader.listen_address(setting).unwrap_or(default)
+}
+
+fn trust_domain(reader: &mut Reader) -> String {
+    let name = reader.text("trust_domain");
+    let name = name.unwrap_or_else(|| "countersign.internal".to_owned());
+    // The characters of a SPIFFE trust domain name (SPIFFE-ID section 2.1).
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
+    };
+    if name.is_empty() || name.len() > 200 || !name.bytes().all(allowed) {
+        let problem =
+            format!("'{name}' is not a trust domain: use 1 to 200 of a-z, 0-9, '.', '-' and '_'");
+        reader.mistake("trust_domain", problem);
+    }
+    name
+}
+
+fn server_names(reader: &mut Reader) -> Vec<String> {
+    let default = || {
+        ["localhost", "127.0.0.1", "::1"]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let names = reader.texts("server.names").unwrap_or_else(default);
+    if names.is_empty() {
+        reader.mistake("server.names", "needs at least one name");
+    }
+    for name in &names {
+        let is_address = name.parse::<std::net::IpAddr>().is_ok();
+        let is_name = rustls_pki_types::DnsName::try_from(name.as_str()).is_ok();
+        if !is_address && !is_name {
+            let problem = format!("'{name}' is neither a DNS name nor an IP address");
+            reader.mistake("server.names", problem);
+        }
+    }
+    names
+}
+
+fn log_filter(reader: &mut Reader) -> String {
+    let filter = reader
+        .text("log.filter")
+        .unwrap_or_else(|| "info".to_owned());
+    if !logging::is_filter(&filter) {
+        let problem = format!(
+            "'{filter}' is not a filter: use a level (info) or targets (warn,countersign=debug)"
+        );
+        reader.mistake("log.filter", problem);
+    }
+    filter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_need_only_a_data_directory() {
+        let config = Config::read("c.toml", "data_dir = '/var/lib/countersign'", vec![]).unwrap();
+        assert_eq!(config.kek_file, PathBuf::from("/var/lib/countersign/kek"));
+        assert_eq!(config.max_payload_bytes, 1024 * 1024);
+        assert_eq!(config.listen.agents.port(), 8444);
+    }
+
+    #[test]
+    fn five_mistakes_are_all_reported() {
+        let text = "
+            trust_domain = 'Bank!'
+            [listen]
+            api = 'everywhere'
+            [server]
+            names = ['ok.example', 'not a name']
+            [delivery]
+            max_payload_bytes = 99999999
+            lease = 3
+        ";
+        let flags = vec![("data_dir", Value::String("/tmp/x".into()))];
+        let mistakes = Config::read("c.toml", text, flags).unwrap_err();
+        assert_eq!(mistakes.list.len(), 5, "{mistakes}");
+    }
+}

@@ -1,0 +1,9 @@
+//! Deliveries: accepting them, and deciding what becomes of them after each attempt.
+
+mod retry;
+mod settle;
+mod submit;
+
+pub use retry::{SCHEDULE, next};
+pub use settle::Settle;
+pub use submit::{Submission, Submit, SubmitError};

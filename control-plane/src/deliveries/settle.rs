@@ -1,0 +1,106 @@
+//! Taking in what agents report: recorded, decided and fenced in one transaction of the store.
+
+use std::sync::Arc;
+
+use countersign_shared::{
+    class::FailureClass,
+    job::LeaseId,
+    name::AgentName,
+    outcome::Outcome,
+    random,
+    time::{Clock, Timestamp},
+};
+
+use super::retry;
+use crate::{
+    metrics::Metrics,
+    model::{Next, Settled, Settlement},
+    signals::Wake,
+    store::{Store, StoreError},
+};
+
+/// Settles outcomes.
+#[derive(Clone)]
+pub struct Settle {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Told of retries and of leases that ended.
+    pub wake: Arc<Wake>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Settle {
+    /// Settles what an agent reports. When this answers, the agent can forget the outcomes.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was settled then, and the agent keeps them.
+    pub async fn settle(
+        &self,
+        agent: &AgentName,
+        outcomes: Vec<Outcome>,
+    ) -> Result<Vec<LeaseId>, StoreError> {
+        let now = self.clock.now();
+        let told: Vec<(LeaseId, FailureClass)> = outcomes.iter().map(essence).collect();
+        let settlement = Settlement {
+            agent: agent.clone(),
+            outcomes,
+            now,
+            decide: Arc::new(move |snapshot, outcome| {
+                retry::next(snapshot, outcome, now, random::fraction())
+            }),
+        };
+        let settled = self.store.settle(settlement).await?;
+        for ((lease, class), settled) in told.iter().zip(settled) {
+            self.account_for(agent, *lease, *class, settled, now);
+        }
+        Ok(told.into_iter().map(|(lease, _)| lease).collect())
+    }
+
+    fn account_for(
+        &self,
+        agent: &AgentName,
+        lease: LeaseId,
+        class: FailureClass,
+        settled: Settled,
+        now: Timestamp,
+    ) {
+        let Settled::Applied { destination, next } = settled else {
+            self.metrics.stale_outcomes.inc();
+            let delivery = lease.delivery;
+            tracing::info!(%agent, %delivery, epoch = lease.epoch, "outcome of an old lease ignored");
+            return;
+        };
+        self.metrics.attempt(class);
+        self.wake.lease_ended(destination);
+        match next {
+            Next::Retry(at) | Next::Again(at) => self.wake.due(destination, at),
+            Next::Delivered => self.metrics.settled_after(age(lease, now)),
+            Next::DeadLetter => {
+                self.metrics.dead_letters.inc();
+                let delivery = lease.delivery;
+                tracing::warn!(%delivery, %class, "delivery given up: every attempt failed");
+            }
+        }
+    }
+}
+
+fn essence(outcome: &Outcome) -> (LeaseId, FailureClass) {
+    let lease = LeaseId {
+        delivery: outcome.delivery,
+        epoch: outcome.epoch,
+    };
+    (lease, outcome.class)
+}
+
+/// Seconds since the delivery was accepted: its id (UUID version 7) begins with that time.
+fn age(lease: LeaseId, now: Timestamp) -> f64 {
+    let id = lease.delivery.as_bytes();
+    let millis = id[..6]
+        .iter()
+        .fold(0_i64, |millis, byte| millis << 8 | i64::from(*byte));
+    now.since(Timestamp::from_unix_micros(millis * 1000))
+        .as_secs_f64()
+}

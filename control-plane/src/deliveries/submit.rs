@@ -1,0 +1,154 @@
+//! Accepting a delivery: checked, sealed, durable, and only then answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_shared::{
+    digest::sha256,
+    name::{DeliveryId, DestinationName},
+    random,
+    time::Clock,
+};
+use thiserror::Error;
+
+use crate::{
+    metrics::Metrics,
+    model::{Delivery, NewDelivery, RequestKey},
+    signals::Wake,
+    store::{Store, StoreError},
+    vault::{Vault, VaultError},
+};
+
+/// What a sender hands in. Texts are within their limits already.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Where it goes.
+    pub destination: DestinationName,
+    /// The payload, byte for byte.
+    pub payload: Bytes,
+    /// Media type.
+    pub content_type: String,
+    /// What kind of event.
+    pub event_type: String,
+    /// Makes the call idempotent; empty: it is not.
+    pub request_id: String,
+}
+
+/// Why a delivery was not accepted.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The payload can't be sealed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The payload is too large.
+    #[error("payload has {size} bytes; this installation takes at most {limit}")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The most that is taken.
+        limit: usize,
+    },
+}
+
+/// Accepts deliveries.
+#[derive(Clone)]
+pub struct Submit {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Seals payloads.
+    pub vault: Arc<Vault>,
+    /// Told when a delivery is due.
+    pub wake: Arc<Wake>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Largest payload in bytes.
+    pub max_payload: usize,
+}
+
+impl Submit {
+    /// Accepts one delivery. When this answers, it is on disk.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was stored then.
+    pub async fn submit(&self, submission: Submission) -> Result<Delivery, SubmitError> {
+        let result = self.accept(submission).await;
+        match &result {
+            Ok(delivery) => {
+                self.metrics.accepted.inc();
+                if let Some(at) = delivery.due_at {
+                    self.wake.due(delivery.destination_key, at);
+                }
+            }
+            Err(_) => {
+                self.metrics.refused.inc();
+            }
+        }
+        result
+    }
+
+    async fn accept(&self, submission: Submission) -> Result<Delivery, SubmitError> {
+        let size = submission.payload.len();
+        let too_large = SubmitError::TooLarge {
+            size,
+            limit: self.max_payload,
+        };
+        let payload_size = match u32::try_from(size) {
+            Ok(payload_size) if size <= self.max_payload => payload_size,
+            _ => return Err(too_large),
+        };
+        let now = self.clock.now();
+        let id = DeliveryId::from(random::uuid_v7(now));
+        let scope = format!("accounts/{}", submission.destination.account());
+        let scope = match self.vault.scope(self.store.as_ref(), &scope).await {
+            Ok(scope) => scope,
+            // Without a data key there is no account, so there is no such destination.
+            Err(VaultError::Store(StoreError::NotFound(_))) => {
+                return Err(StoreError::NotFound(submission.destination.to_string()).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let new = NewDelivery {
+            id,
+            sealed_payload: scope.seal_payload(id, &submission.payload)?,
+            payload_size,
+            request: request_key(&submission),
+            destination: submission.destination,
+            content_type: submission.content_type,
+            event_type: submission.event_type,
+            accepted_at: now,
+        };
+        Ok(self.store.submit(new).await?)
+    }
+}
+
+fn request_key(submission: &Submission) -> Option<RequestKey> {
+    if submission.request_id.is_empty() {
+        return None;
+    }
+    // Lengths in front, so that two different submissions never hash alike.
+    let mut content = Vec::with_capacity(submission.payload.len() + 256);
+    let parts = [
+        submission.destination.as_str().as_bytes(),
+        submission.content_type.as_bytes(),
+        submission.event_type.as_bytes(),
+        &sha256(&submission.payload),
+    ];
+    for part in parts {
+        content.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        content.extend_from_slice(part);
+    }
+    let scope = format!(
+        "SubmitDelivery accounts/{}",
+        submission.destination.account()
+    );
+    Some(RequestKey::new(
+        scope,
+        submission.request_id.clone(),
+        &content,
+    ))
+}

@@ -1,0 +1,172 @@
+//! Destinations: made whole (first client certificate, first signing secret), changed with everybody
+//! who must know being told.
+
+use std::sync::Arc;
+
+use countersign_shared::{
+    name::{AccountName, DestinationName, Id},
+    secret::SecretText,
+    signature,
+    time::{Clock, Timestamp},
+};
+
+use crate::{
+    ca::{self, CaError, ClientNames, SigningAuthority},
+    model::{
+        AuthorityOwner, ClientCertificate, Destination, DestinationConfig, DestinationState,
+        RequestKey, SigningSecret,
+    },
+    signals::{Changes, Wake},
+    store::{NewDestination, Store, StoreError},
+    vault::{Record, ScopeKey, Vault},
+};
+
+/// Makes and changes destinations.
+#[derive(Clone)]
+pub struct Destinations {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Seals keys and secrets.
+    pub vault: Arc<Vault>,
+    /// Told when deliveries may go out.
+    pub wake: Arc<Wake>,
+    /// Told when a bundle changes.
+    pub changes: Arc<Changes>,
+    /// Host part of `spiffe://` URIs.
+    pub trust_domain: Arc<str>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Destinations {
+    /// Makes a destination with its first client certificate and signing secret.
+    ///
+    /// # Errors
+    /// [`CaError`]; through it [`StoreError::NotFound`] without the account and
+    /// [`StoreError::AlreadyExists`] when the name is taken.
+    pub async fn create(
+        &self,
+        account: &AccountName,
+        id: &Id,
+        config: DestinationConfig,
+        request: Option<RequestKey>,
+    ) -> Result<Destination, CaError> {
+        self.store.account(account).await?;
+        let name = DestinationName::new(account.id(), id);
+        if request.is_none() && self.store.destination(&name).await.is_ok() {
+            return Err(StoreError::AlreadyExists(name.to_string()).into());
+        }
+        let now = self.clock.now();
+        let scope = self.vault.account(self.store.as_ref(), account).await?;
+        let certificate = self.first_certificate(account, &name, &scope, now).await?;
+        let secret = first_secret(&name, &scope, now)?;
+        let new = NewDestination {
+            name,
+            config,
+            certificate,
+            secret,
+            created_at: now,
+            request,
+        };
+        Ok(self.store.create_destination(new).await?)
+    }
+
+    async fn first_certificate(
+        &self,
+        account: &AccountName,
+        name: &DestinationName,
+        scope: &ScopeKey,
+        now: Timestamp,
+    ) -> Result<ClientCertificate, CaError> {
+        let owner = AuthorityOwner::Account(account.clone());
+        let store = self.store.as_ref();
+        let authority = SigningAuthority::newest(&owner, store, &self.vault)
+            .await?
+            .ok_or_else(|| CaError::NoAuthority(account.clone()))?;
+        let names = ClientNames::dedicated(&self.trust_domain, name);
+        let certificate_store = store;
+        ca::issue_client(&names, &authority, certificate_store, now)
+            .await?
+            .seal(name, 1, scope)
+    }
+
+    /// Replaces what an operator decided.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn update(
+        &self,
+        name: &DestinationName,
+        config: DestinationConfig,
+        revision: Option<u64>,
+    ) -> Result<Destination, StoreError> {
+        let now = self.clock.now();
+        let changed = self
+            .store
+            .update_destination(name, config, revision, now)
+            .await?;
+        self.changes.changed(name.clone());
+        // A new region or limit can let waiting deliveries go.
+        self.wake.due(changed.key, now);
+        Ok(changed)
+    }
+
+    /// Enables or disables.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_state(
+        &self,
+        name: &DestinationName,
+        state: DestinationState,
+    ) -> Result<Destination, StoreError> {
+        let now = self.clock.now();
+        let changed = self.store.set_destination_state(name, state, now).await?;
+        self.wake.due(changed.key, now);
+        Ok(changed)
+    }
+
+    /// Removes a destination; agents forget its bundle.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete(
+        &self,
+        name: &DestinationName,
+        revision: Option<u64>,
+        force: bool,
+    ) -> Result<(), StoreError> {
+        self.store.delete_destination(name, revision, force).await?;
+        self.changes.changed(name.clone());
+        Ok(())
+    }
+
+    /// The text of a signing secret; `None`: the newest.
+    ///
+    /// # Errors
+    /// [`CaError`]; through it [`StoreError::NotFound`].
+    pub async fn reveal_secret(
+        &self,
+        name: &DestinationName,
+        version: Option<u32>,
+    ) -> Result<(SigningSecret, SecretText), CaError> {
+        let secret = self.store.signing_secret(name, version).await?;
+        let scope = format!("accounts/{}", name.account());
+        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let raw = scope.open(&secret.sealed, &Record::SigningSecret(name, secret.version))?;
+        Ok((secret, signature::secret_to_text(&raw)))
+    }
+}
+
+fn first_secret(
+    name: &DestinationName,
+    scope: &ScopeKey,
+    now: Timestamp,
+) -> Result<SigningSecret, CaError> {
+    let raw = signature::generate_secret();
+    Ok(SigningSecret {
+        version: 1,
+        sealed: scope.seal(&raw, &Record::SigningSecret(name, 1))?,
+        created_at: now,
+    })
+}

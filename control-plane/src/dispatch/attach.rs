@@ -1,0 +1,155 @@
+//! An agent connects: it says what it holds, gets what differs, and leases that it no longer works
+//! under go to whoever is free.
+
+use std::{collections::HashSet, sync::Arc};
+
+use countersign_shared::{
+    job::LeaseId,
+    name::{AgentName, DestinationName},
+    random,
+    time::{Clock, Timestamp},
+};
+use thiserror::Error;
+
+use super::{
+    fairness::serves,
+    send::{Sender, is_gone, remove_bundle},
+    sessions::{Lanes, Session, Sessions, Work},
+};
+use crate::{
+    bundles::{BundleError, Bundles},
+    signals::Wake,
+    store::{Store, StoreError},
+    vault::Vault,
+};
+
+/// Why a session can't begin.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The agent was removed since it enrolled.
+    #[error("{0} is not enrolled here: enroll it again with a new join token")]
+    Unknown(AgentName),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// What an agent says first.
+#[derive(Debug, Clone, Default)]
+pub struct Greeting {
+    /// Version of its software.
+    pub version: String,
+    /// Bundles that it holds.
+    pub bundles: Vec<HeldBundle>,
+    /// Leases under which it still works.
+    pub leases: HashSet<LeaseId>,
+    /// Its clock.
+    pub time: Option<Timestamp>,
+}
+
+/// A bundle that an agent holds.
+#[derive(Debug, Clone)]
+pub struct HeldBundle {
+    /// Which destination.
+    pub destination: DestinationName,
+    /// Its generation.
+    pub generation: u64,
+    /// SHA-256 of its content.
+    pub content_sha256: Vec<u8>,
+}
+
+/// Begins sessions.
+#[derive(Clone)]
+pub struct Attach {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Opens what is sent.
+    pub vault: Arc<Vault>,
+    /// Puts bundles together.
+    pub bundles: Bundles,
+    /// Who is connected.
+    pub sessions: Arc<Sessions>,
+    /// Told of leases that were taken back.
+    pub wake: Arc<Wake>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Attach {
+    /// Begins a session for `agent`, which has proved its identity.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(
+        &self,
+        agent: &AgentName,
+        greeting: Greeting,
+    ) -> Result<(Arc<Session>, Lanes), AttachError> {
+        let now = self.clock.now();
+        let known = match self.store.agent(agent).await {
+            Err(StoreError::NotFound(_)) => return Err(AttachError::Unknown(agent.clone())),
+            known => known.map_err(AttachError::Store)?,
+        };
+        let version: String = greeting.version.chars().take(64).collect();
+        let seen = self.store.agent_seen(agent, Some(version), None, now).await;
+        seen.map_err(AttachError::Store)?;
+        let id = random::uuid_v7(now).to_string();
+        let (session, lanes) = Session::new(id, agent.clone(), known.region);
+        if let Some(time) = greeting.time {
+            session.measured_clock_skew(time.as_unix_micros() - now.as_unix_micros());
+        }
+        self.send_what_differs(&session, greeting.bundles).await;
+        let held = greeting.leases;
+        let released = self.store.release_all_but(agent, held, now).await;
+        for destination in released.map_err(AttachError::Store)? {
+            self.wake.lease_ended(destination);
+            self.wake.due(destination, now);
+        }
+        self.sessions.add(Arc::clone(&session));
+        self.wake.poke();
+        Ok((session, lanes))
+    }
+
+    async fn send_what_differs(&self, session: &Session, held: Vec<HeldBundle>) {
+        for bundle in held {
+            if let Err(error) = self.compare(session, &bundle).await {
+                // The agent keeps what it has; its next job brings the newest along.
+                let destination = &bundle.destination;
+                tracing::warn!(agent = %session.agent, %destination, %error, "bundle not compared");
+            }
+        }
+    }
+
+    async fn compare(&self, session: &Session, held: &HeldBundle) -> Result<(), BundleError> {
+        // Noted as held first: removing is said only of what is.
+        session.holds_bundle(held.destination.clone(), held.generation);
+        let prepared = match self.bundles.current(&held.destination).await {
+            Err(error) if is_gone(&error) => {
+                remove_bundle(session, &held.destination);
+                return Ok(());
+            }
+            prepared => prepared?,
+        };
+        if !serves(session.region.as_ref(), prepared.region.as_ref()) {
+            remove_bundle(session, &held.destination);
+            return Ok(());
+        }
+        let newest = prepared.bundle;
+        if newest.content_sha256.as_ref() != held.content_sha256 {
+            let generation = newest.generation.unsigned_abs();
+            if session.send_work(Work::Bundle(Box::new(newest))) {
+                session.holds_bundle(held.destination.clone(), generation);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the dispatcher sends with.
+    pub(super) fn sender(&self) -> Sender {
+        Sender {
+            store: Arc::clone(&self.store),
+            vault: Arc::clone(&self.vault),
+            bundles: self.bundles.clone(),
+        }
+    }
+}

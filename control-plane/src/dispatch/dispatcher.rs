@@ -1,0 +1,282 @@
+//! The loop: waits for a hint, plans, leases, sends. Everything it remembers is a hint; a look at the
+//! store at the start and every now and then brings back what was missed.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use countersign_shared::{
+    name::{DestinationName, Id},
+    random,
+    time::Timestamp,
+};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attach::Attach,
+    due_queue::DueQueue,
+    fairness::{Candidate, Worker, plan},
+    send::Sender,
+    sessions::Session,
+    window::Window,
+};
+use crate::{
+    metrics::Metrics,
+    model::{DestinationKey, Grant, SealedJob},
+    signals::Changes,
+    store::StoreError,
+};
+
+/// Most deliveries that are leased in one transaction.
+const BATCH: usize = 512;
+/// Most destinations that are looked at for one batch.
+const LOOK_AT: usize = 2048;
+/// How often the store is looked at whether or not anybody hinted.
+const RESCAN: Duration = Duration::from_secs(30);
+/// How long to leave the store alone after it failed.
+const BACK_OFF: Duration = Duration::from_secs(1);
+/// How many leases of a destination may be out, as a multiple of its concurrency limit: enough that
+/// its lane never runs dry between two batches.
+const WINDOW: usize = 2;
+
+/// What is needed of a destination to dispatch to it.
+#[derive(Debug, Clone)]
+struct Info {
+    name: DestinationName,
+    region: Option<Id>,
+    window: usize,
+    generation: u64,
+}
+
+/// Decides which delivery goes to which agent.
+pub struct Dispatcher {
+    attach: Attach,
+    sender: Sender,
+    metrics: Metrics,
+    lease: Duration,
+    changes: broadcast::Receiver<DestinationName>,
+    due: DueQueue,
+    info: HashMap<DestinationKey, Info>,
+    windows: HashMap<DestinationKey, Window>,
+}
+
+impl Dispatcher {
+    /// A dispatcher that has not begun.
+    pub fn new(attach: Attach, changes: &Changes, metrics: Metrics, lease: Duration) -> Self {
+        Self {
+            sender: attach.sender(),
+            changes: changes.subscribe(),
+            attach,
+            metrics,
+            lease,
+            due: DueQueue::default(),
+            info: HashMap::new(),
+            windows: HashMap::new(),
+        }
+    }
+
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// None for now: a store that fails is tried again.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let mut rescan = tokio::time::interval(RESCAN);
+        while !shutdown.is_cancelled() {
+            let now = self.attach.clock.now();
+            self.take_hints();
+            // Also while there is no pause in the work.
+            while let Ok(name) = self.changes.try_recv() {
+                self.changed(Ok(name)).await;
+            }
+            let worked = match self.round(now).await {
+                Ok(worked) => worked,
+                Err(error) => {
+                    tracing::warn!(%error, "no deliveries could be leased; trying again");
+                    let pause = random::full_jitter(BACK_OFF);
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+            };
+            if worked {
+                continue;
+            }
+            let next = self.due.next_after(now).map_or(RESCAN, |at| at.since(now));
+            let wake = Arc::clone(&self.attach.wake);
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = wake.wait() => {}
+                () = tokio::time::sleep(next.min(RESCAN)) => {}
+                change = self.changes.recv() => self.changed(change).await,
+                _ = rescan.tick() => self.rescan().await,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_hints(&mut self) {
+        let hints = self.attach.wake.take();
+        for (destination, at) in hints.due {
+            self.due.hint(destination, at);
+        }
+        for (destination, count) in hints.ended {
+            if let Some(window) = self.windows.get_mut(&destination) {
+                window.ended(count);
+            }
+        }
+    }
+
+    async fn rescan(&mut self) {
+        match self.attach.store.due().await {
+            Ok(all) => {
+                for due in all {
+                    self.due.hint(due.destination, due.at);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the store could not be looked through"),
+        }
+    }
+
+    async fn changed(&mut self, change: Result<DestinationName, broadcast::error::RecvError>) {
+        match change {
+            Ok(name) => {
+                self.info.retain(|_, info| info.name != name);
+                for session in self.attach.sessions.all() {
+                    if session.bundle_generation(&name).is_some() {
+                        self.refresh(&session, &name).await;
+                    }
+                }
+            }
+            // Too many to follow: every generation is looked up again when it is next needed.
+            Err(_) => self.info.clear(),
+        }
+    }
+
+    async fn refresh(&self, session: &Session, name: &DestinationName) {
+        if let Err(error) = self.sender.refresh_bundle(session, name).await {
+            tracing::warn!(agent = %session.agent, destination = %name, %error, "bundle not sent");
+        }
+    }
+
+    /// One batch: whether anything was leased.
+    async fn round(&mut self, now: Timestamp) -> Result<bool, StoreError> {
+        let workers = self.workers();
+        if workers.is_empty() {
+            return Ok(false);
+        }
+        let candidates = self.candidates(now).await?;
+        let grants = plan(candidates, workers, BATCH);
+        if grants.is_empty() {
+            return Ok(false);
+        }
+        let until = now.plus(self.lease);
+        let (jobs, next) = self.attach.store.lease(grants.clone(), now, until).await?;
+        let next: HashMap<_, _> = next.iter().map(|due| (due.destination, due.at)).collect();
+        self.note(&grants, &jobs, &next, until);
+        let leased = !jobs.is_empty();
+        self.send(jobs, until).await;
+        Ok(leased)
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        let sessions = self.attach.sessions.all().into_iter();
+        sessions
+            .map(|session| Worker {
+                agent: session.agent.clone(),
+                region: session.region.clone(),
+                credit: session.credit(),
+            })
+            .filter(|worker| worker.credit > 0)
+            .collect()
+    }
+
+    async fn candidates(&mut self, now: Timestamp) -> Result<Vec<Candidate>, StoreError> {
+        let ready: Vec<_> = self.due.ready(now).take(LOOK_AT).collect();
+        let mut candidates = Vec::with_capacity(ready.len());
+        for (destination, expected) in ready {
+            let Some(info) = self.info(destination).await? else {
+                self.due.remove(destination);
+                self.windows.remove(&destination);
+                continue;
+            };
+            let open = self.windows.entry(destination).or_default().open(now);
+            candidates.push(Candidate {
+                destination,
+                region: info.region,
+                room: expected.min(info.window.saturating_sub(open)),
+            });
+        }
+        Ok(candidates)
+    }
+
+    /// What is known of a destination; `None` when it is gone.
+    async fn info(&mut self, destination: DestinationKey) -> Result<Option<Info>, StoreError> {
+        if let Some(info) = self.info.get(&destination) {
+            return Ok(Some(info.clone()));
+        }
+        let found = match self.attach.store.destination_by_key(destination).await {
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            found => found?,
+        };
+        let limit = usize::try_from(found.config.concurrency_limit).unwrap_or(usize::MAX);
+        let info = Info {
+            name: found.name,
+            region: found.config.region,
+            window: limit.saturating_mul(WINDOW),
+            generation: found.generation,
+        };
+        self.info.insert(destination, info.clone());
+        Ok(Some(info))
+    }
+
+    fn note(
+        &mut self,
+        grants: &[Grant],
+        jobs: &[SealedJob],
+        next: &HashMap<DestinationKey, Timestamp>,
+        until: Timestamp,
+    ) {
+        let mut leased: HashMap<DestinationKey, usize> = HashMap::new();
+        for job in jobs {
+            *leased.entry(job.destination).or_default() += 1;
+        }
+        let mut granted: HashMap<DestinationKey, usize> = HashMap::new();
+        for grant in grants {
+            *granted.entry(grant.destination).or_default() += grant.limit;
+        }
+        for (destination, granted) in granted {
+            let leased = leased.get(&destination).copied().unwrap_or_default();
+            let next = next.get(&destination).copied();
+            self.due.leased(destination, granted, leased, next);
+            self.windows
+                .entry(destination)
+                .or_default()
+                .opened(until, leased);
+        }
+        self.metrics.leased.inc_by(jobs.len() as u64);
+    }
+
+    async fn send(&self, jobs: Vec<SealedJob>, until: Timestamp) {
+        for job in jobs {
+            let Some(info) = self.info.get(&job.destination) else {
+                continue;
+            };
+            // An agent that has gone meanwhile: the lease runs out, or ends when it is back.
+            let Some(session) = self.attach.sessions.get(&job.agent) else {
+                continue;
+            };
+            let delivery = job.lease.delivery;
+            let name = &info.name;
+            if let Err(error) = self
+                .sender
+                .ensure_bundle(&session, name, info.generation)
+                .await
+            {
+                tracing::error!(destination = %name, %error, "bundle not sent; its jobs wait");
+                continue;
+            }
+            let sent = self.sender.send_job(&session, name, job, until, self.lease);
+            if let Err(error) = sent.await {
+                tracing::error!(%delivery, destination = %name, %error, "payload does not open");
+            }
+        }
+    }
+}

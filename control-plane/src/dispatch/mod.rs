@@ -1,0 +1,14 @@
+//! Dispatch: which delivery goes to which agent, and when. One loop decides; sessions carry what it
+//! decided to the agents.
+
+mod attach;
+mod dispatcher;
+mod due_queue;
+mod fairness;
+mod send;
+mod sessions;
+mod window;
+
+pub use attach::{Attach, AttachError, Greeting, HeldBundle};
+pub use dispatcher::Dispatcher;
+pub use sessions::{Control, Lanes, Session, Sessions, Work};

@@ -1,0 +1,107 @@
+//! From a lease to an agent: the payload is opened, the bundle goes ahead if the agent lacks it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use countersign_shared::{job::LeasedJob, name::DestinationName, time::Timestamp};
+
+use super::{
+    fairness::serves,
+    sessions::{Session, Work},
+};
+use crate::{
+    bundles::{BundleError, Bundles},
+    model::SealedJob,
+    store::{Store, StoreError},
+    vault::{Vault, VaultError},
+};
+
+/// Sends work to sessions.
+#[derive(Clone)]
+pub(super) struct Sender {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) vault: Arc<Vault>,
+    pub(super) bundles: Bundles,
+}
+
+impl Sender {
+    /// Sends the bundle if the agent has not this generation.
+    pub(super) async fn ensure_bundle(
+        &self,
+        session: &Session,
+        destination: &DestinationName,
+        generation: u64,
+    ) -> Result<(), BundleError> {
+        if session
+            .bundle_generation(destination)
+            .is_some_and(|held| held >= generation)
+        {
+            return Ok(());
+        }
+        self.refresh_bundle(session, destination).await
+    }
+
+    /// Sends the newest bundle, or says that there is none for this agent any more.
+    pub(super) async fn refresh_bundle(
+        &self,
+        session: &Session,
+        destination: &DestinationName,
+    ) -> Result<(), BundleError> {
+        let prepared = match self.bundles.current(destination).await {
+            Err(error) if is_gone(&error) => {
+                remove_bundle(session, destination);
+                return Ok(());
+            }
+            prepared => prepared?,
+        };
+        if !serves(session.region.as_ref(), prepared.region.as_ref()) {
+            remove_bundle(session, destination);
+            return Ok(());
+        }
+        let generation = prepared.bundle.generation.unsigned_abs();
+        if session.send_work(Work::Bundle(Box::new(prepared.bundle))) {
+            session.holds_bundle(destination.clone(), generation);
+        }
+        Ok(())
+    }
+
+    /// Opens a job's payload and sends it.
+    pub(super) async fn send_job(
+        &self,
+        session: &Session,
+        destination: &DestinationName,
+        job: SealedJob,
+        until: Timestamp,
+        lease: Duration,
+    ) -> Result<(), VaultError> {
+        let scope = format!("accounts/{}", destination.account());
+        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let payload = scope.open_payload(job.lease.delivery, &job.sealed_payload)?;
+        let job = LeasedJob {
+            lease: job.lease,
+            destination: destination.clone(),
+            expires_at: until,
+            payload: Bytes::copy_from_slice(payload.expose()),
+            content_type: job.content_type,
+            attempt_number: job.attempt_number,
+        };
+        session.use_credit(job.payload.len());
+        session.send_work(Work::Job(job, lease));
+        Ok(())
+    }
+}
+
+/// Whether the destination, or its account with the data key, is gone.
+pub(super) fn is_gone(error: &BundleError) -> bool {
+    matches!(
+        error,
+        BundleError::Store(StoreError::NotFound(_))
+            | BundleError::Vault(VaultError::Store(StoreError::NotFound(_)))
+    )
+}
+
+pub(super) fn remove_bundle(session: &Session, destination: &DestinationName) {
+    if session.forgets_bundle(destination) {
+        session.send_work(Work::RemoveBundle(destination.clone()));
+    }
+}

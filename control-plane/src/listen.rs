@@ -1,0 +1,278 @@
+//! Listeners: TCP, then TLS 1.3 within a time limit, then a connection that knows who is at its other
+//! end. How many there may be, and how many may be shaking hands, is bounded.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use countersign_shared::{
+    random,
+    tasks::{OnFailure, Tasks},
+    tls,
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::{api::PeerIdentity, ca};
+
+/// How long a client may take for its handshake.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How many clients may be shaking hands at once on one listener.
+const HANDSHAKES: usize = 256;
+/// How many connections one listener has at most.
+const CONNECTIONS: usize = 16 * 1024;
+
+/// Why TLS can't be set up.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// rustls refuses the certificate or key.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The verifier can't be built.
+    #[error("TLS: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The server certificate, replaceable while connections are made.
+#[derive(Debug)]
+pub struct ServerCertificate(ArcSwap<CertifiedKey>);
+
+impl ServerCertificate {
+    /// The chain, leaf first, and the leaf's key.
+    ///
+    /// # Errors
+    /// [`ListenError::Tls`] when they do not fit together.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, ListenError> {
+        Ok(Self(ArcSwap::from_pointee(certified(chain, key)?)))
+    }
+
+    /// Presents another one from the next handshake on.
+    ///
+    /// # Errors
+    /// [`ListenError::Tls`] when they do not fit together; the old one stays.
+    pub fn replace(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), ListenError> {
+        self.0.store(Arc::new(certified(chain, key)?));
+        Ok(())
+    }
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, ListenError> {
+    Ok(CertifiedKey::from_der(chain, key, &tls::provider())?)
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// TLS 1.3 for gRPC. With `clients`, a client may present a certificate of that authority; without one
+/// it gets no further than enrollment.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn tls_config(
+    certificate: Arc<ServerCertificate>,
+    clients: Option<CertificateDer<'static>>,
+) -> Result<Arc<ServerConfig>, ListenError> {
+    let provider = tls::provider();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match clients {
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // Stateless tickets: nothing to remember, and resumption costs half of a handshake.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// A connection after its handshake.
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: PeerIdentity,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerIdentity;
+
+    fn connect_info(&self) -> PeerIdentity {
+        self.peer.clone()
+    }
+}
+
+/// Accepts until the process stops. The connections come out of the answer.
+pub fn accept(
+    name: &'static str,
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    trust_domain: Arc<str>,
+    tasks: &Tasks,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(HANDSHAKES);
+    let acceptor = Acceptor {
+        name,
+        tls: TlsAcceptor::from(config),
+        trust_domain,
+        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        tasks: tasks.clone(),
+        ready,
+    };
+    tasks.spawn(name, OnFailure::StopProcess, acceptor.run(listener));
+    ReceiverStream::new(connections)
+}
+
+struct Acceptor {
+    name: &'static str,
+    tls: TlsAcceptor,
+    trust_domain: Arc<str>,
+    places: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    tasks: Tasks,
+    ready: mpsc::Sender<io::Result<Connection>>,
+}
+
+impl Acceptor {
+    async fn run(self, listener: TcpListener) -> Result<(), io::Error> {
+        let shutdown = self.tasks.shutdown().clone();
+        loop {
+            // Waiting for a place leaves newcomers in the kernel's queue, which is bounded too.
+            let permits = async {
+                let place = Arc::clone(&self.places).acquire_owned().await;
+                let handshake = Arc::clone(&self.handshakes).acquire_owned().await;
+                (place, handshake)
+            };
+            let (Ok(place), Ok(handshake)) = permits.await else {
+                return Ok(());
+            };
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, or the client gave up: neither ends the listener.
+                    tracing::warn!(listener = self.name, %error, "a connection was not accepted");
+                    tokio::time::sleep(random::full_jitter(Duration::from_millis(100))).await;
+                    continue;
+                }
+            };
+            let (tls, ready) = (self.tls.clone(), self.ready.clone());
+            let (name, trust_domain) = (self.name, Arc::clone(&self.trust_domain));
+            self.tasks.spawn("handshake", OnFailure::Log, async move {
+                match handshake_with(tls, stream, &trust_domain, place).await {
+                    Ok(connection) => {
+                        // The server is stopping: nobody takes new connections.
+                        let _ = ready.send(Ok(connection)).await;
+                    }
+                    Err(error) => {
+                        tracing::info!(listener = name, %address, %error, "handshake failed");
+                    }
+                }
+                drop(handshake);
+                Ok::<_, io::Error>(())
+            });
+        }
+    }
+}
+
+async fn handshake_with(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    trust_domain: &str,
+    place: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    // Small messages must not wait for each other.
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it took too long"))??;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let leaf = certificates.and_then(<[_]>::first);
+    let agent = leaf.and_then(|leaf| ca::identity_of(trust_domain, leaf));
+    Ok(Connection {
+        peer: PeerIdentity(agent),
+        stream,
+        _place: place,
+    })
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,133 @@
+//! Metrics, in the Prometheus text format. Names and labels are part of the product: dashboards and
+//! alerts depend on them.
+
+use countersign_shared::class::FailureClass;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Labels of attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabel {
+    class: &'static str,
+}
+
+/// Everything that is measured. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Deliveries accepted.
+    pub accepted: Counter,
+    /// Submissions refused.
+    pub refused: Counter,
+    /// Deliveries leased to agents.
+    pub leased: Counter,
+    /// Outcomes that changed nothing because their lease was old.
+    pub stale_outcomes: Counter,
+    /// Deliveries given up.
+    pub dead_letters: Counter,
+    /// Agents with a live session.
+    pub connected_agents: Gauge,
+    /// Failed authentications at the API.
+    pub authentication_failures: Counter,
+    attempts: Family<ClassLabel, Counter>,
+    accept_to_settled: AcceptToSettled,
+}
+
+/// From acceptance to the delivery being settled, in seconds.
+#[derive(Debug, Clone)]
+struct AcceptToSettled(Histogram);
+
+impl Default for AcceptToSettled {
+    fn default() -> Self {
+        let buckets = [
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0,
+            86400.0,
+        ];
+        Self(Histogram::new(buckets))
+    }
+}
+
+impl Metrics {
+    /// Counts an attempt that has ended.
+    pub fn attempt(&self, class: FailureClass) {
+        let label = ClassLabel {
+            class: class.as_str(),
+        };
+        self.attempts.get_or_create(&label).inc();
+    }
+
+    /// Observes how long a delivery took from acceptance to being settled.
+    pub fn settled_after(&self, seconds: f64) {
+        self.accept_to_settled.0.observe(seconds);
+    }
+
+    /// The registry that [`page`] writes.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("countersign");
+        let mut counter = |name: &str, help: &str, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        counter("deliveries_accepted", "Deliveries accepted", &self.accepted);
+        counter("submissions_refused", "Submissions refused", &self.refused);
+        counter(
+            "deliveries_leased",
+            "Deliveries leased to agents",
+            &self.leased,
+        );
+        counter(
+            "stale_outcomes",
+            "Outcomes that changed nothing because their lease was old",
+            &self.stale_outcomes,
+        );
+        counter("dead_letters", "Deliveries given up", &self.dead_letters);
+        counter(
+            "authentication_failures",
+            "Calls of the API refused for their credentials",
+            &self.authentication_failures,
+        );
+        registry.register(
+            "attempts",
+            "Attempts that have ended, by class",
+            self.attempts.clone(),
+        );
+        registry.register(
+            "connected_agents",
+            "Agents with a live session",
+            self.connected_agents.clone(),
+        );
+        registry.register(
+            "accept_to_settled_seconds",
+            "From acceptance to the delivery being settled",
+            self.accept_to_settled.0.clone(),
+        );
+        registry
+    }
+}
+
+/// The metrics page.
+pub fn page(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = encode(&mut text, registry);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_what_was_counted() {
+        let metrics = Metrics::default();
+        metrics.attempt(FailureClass::Delivered);
+        metrics.settled_after(0.002);
+        let page = page(&metrics.registry());
+        assert!(
+            page.contains("countersign_attempts_total{class=\"DELIVERED\"} 1"),
+            "{page}"
+        );
+        assert!(page.ends_with("# EOF\n"));
+    }
+}

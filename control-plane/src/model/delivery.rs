@@ -1,0 +1,193 @@
+//! Deliveries, attempts, leases and what settles them.
+
+use std::sync::Arc;
+
+use countersign_shared::{
+    class::FailureClass,
+    job::LeaseId,
+    name::{AgentName, DeliveryId, DestinationName},
+    outcome::Outcome,
+    time::Timestamp,
+};
+
+use super::{DestinationKey, RequestKey};
+
+/// Where a delivery is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeliveryState {
+    /// Waiting for its next attempt.
+    Pending,
+    /// An agent is attempting it.
+    Leased,
+    /// The receiver has it.
+    Delivered,
+    /// Every attempt failed.
+    DeadLetter,
+}
+
+impl DeliveryState {
+    /// Nothing more will happen by itself.
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Delivered | Self::DeadLetter)
+    }
+}
+
+/// A delivery to be accepted. The payload is sealed.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub destination: DestinationName,
+    /// The payload, sealed under the account's key.
+    pub sealed_payload: Vec<u8>,
+    /// Size of the payload in bytes.
+    pub payload_size: u32,
+    /// Media type.
+    pub content_type: String,
+    /// What kind of event.
+    pub event_type: String,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Makes the submission idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// A delivery as it stands, without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub destination: DestinationName,
+    /// The store's handle of where it goes.
+    pub destination_key: DestinationKey,
+    /// Where it is in its life.
+    pub state: DeliveryState,
+    /// Size of the payload in bytes.
+    pub payload_size: u32,
+    /// Media type.
+    pub content_type: String,
+    /// What kind of event.
+    pub event_type: String,
+    /// How many attempts have ended.
+    pub attempt_count: u32,
+    /// How the last attempt ended.
+    pub last_class: Option<FailureClass>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When the next attempt is due, or the lease ends.
+    pub due_at: Option<Timestamp>,
+    /// When it was settled.
+    pub settled_at: Option<Timestamp>,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeliveryFilter {
+    /// Only in this state.
+    pub state: Option<DeliveryState>,
+    /// Only to this destination.
+    pub destination: Option<DestinationName>,
+}
+
+/// One try of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1, 2, …
+    pub number: u32,
+    /// Who made it.
+    pub agent: AgentName,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A destination with deliveries that are due, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Which destination.
+    pub destination: DestinationKey,
+    /// When the first of them is due.
+    pub at: Timestamp,
+}
+
+/// Permission to lease some deliveries of a destination to an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Which destination.
+    pub destination: DestinationKey,
+    /// To whom.
+    pub agent: AgentName,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// A delivery that was leased, with its payload still sealed.
+#[derive(Debug, Clone)]
+pub struct SealedJob {
+    /// Delivery and fencing token.
+    pub lease: LeaseId,
+    /// Where it goes.
+    pub destination: DestinationKey,
+    /// To whom it is leased.
+    pub agent: AgentName,
+    /// The payload, sealed under the account's key.
+    pub sealed_payload: Vec<u8>,
+    /// Media type.
+    pub content_type: String,
+    /// 1 for the first.
+    pub attempt_number: u32,
+}
+
+/// What a decision about an ended attempt may know of its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// How many attempts had ended before this one.
+    pub attempt_count: u32,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
+
+/// What becomes of a delivery after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The receiver has it.
+    Delivered,
+    /// Another attempt, no sooner than this.
+    Retry(Timestamp),
+    /// It was not attempted: another agent, no sooner than this; no attempt is counted.
+    Again(Timestamp),
+    /// No more attempts.
+    DeadLetter,
+}
+
+/// Decides what becomes of a delivery. Called inside the store's transaction, so that the decision is
+/// about what is stored.
+pub type Decide = Arc<dyn Fn(&Snapshot, &Outcome) -> Next + Send + Sync>;
+
+/// Outcomes of one agent, to be settled in one transaction.
+#[derive(Clone)]
+pub struct Settlement {
+    /// Who reports.
+    pub agent: AgentName,
+    /// What it reports.
+    pub outcomes: Vec<Outcome>,
+    /// When the report came.
+    pub now: Timestamp,
+    /// What becomes of each delivery.
+    pub decide: Decide,
+}
+
+/// What settling one outcome did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It changed the delivery.
+    Applied {
+        /// Where the delivery goes.
+        destination: DestinationKey,
+        /// What becomes of it.
+        next: Next,
+    },
+    /// Its epoch is old, or the lease is another agent's, or the delivery is gone: nothing changed.
+    Stale,
+}

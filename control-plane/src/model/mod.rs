@@ -1,0 +1,64 @@
+//! What the control plane thinks in: accounts, destinations, authorities, deliveries, agents, keys.
+//! Plain data; every rule about it lives on a floor above.
+
+mod access;
+mod agent;
+mod certificate;
+mod delivery;
+mod tenant;
+
+pub use access::{ApiKey, ApiKeyHash};
+pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
+pub use certificate::{
+    Authority, AuthorityOwner, ClientCertificate, ClientCertificateState, Sealed, Serial,
+};
+pub use delivery::{
+    Attempt, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, NewDelivery, Next,
+    SealedJob, Settled, Settlement, Snapshot,
+};
+pub use tenant::{
+    Account, Destination, DestinationConfig, DestinationKey, DestinationState, SigningSecret,
+    TrustModel,
+};
+
+use countersign_shared::digest::sha256;
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in order.
+    pub items: Vec<T>,
+    /// There are more after these.
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// From a query that asked for one item more than `size`.
+    pub fn cut(mut items: Vec<T>, size: usize) -> Self {
+        let more = items.len() > size;
+        items.truncate(size);
+        Self { items, more }
+    }
+}
+
+/// Makes a create idempotent: what was created under it before is the answer again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// What kind of request, and where: `CreateDestination accounts/acme`.
+    pub scope: String,
+    /// Chosen by the client, at most 100 characters.
+    pub request_id: String,
+    /// SHA-256 of what was asked for.
+    pub content_sha256: [u8; 32],
+}
+
+impl RequestKey {
+    /// Of a request's scope, id and content.
+    pub fn new(scope: String, request_id: String, content: &[u8]) -> Self {
+        Self {
+            scope,
+            request_id,
+            content_sha256: sha256(content),
+        }
+    }
+}

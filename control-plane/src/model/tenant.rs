@@ -1,0 +1,105 @@
+//! Accounts, and destinations with their secrets.
+
+use std::time::Duration;
+
+use countersign_shared::{
+    bundle::{MinimumTls, MtlsEnforcement},
+    name::{AccountName, DestinationName, Id},
+    time::Timestamp,
+};
+
+use super::Sealed;
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Resource name.
+    pub name: AccountName,
+    /// For people.
+    pub display_name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with every change; the API's `etag`.
+    pub revision: u64,
+}
+
+/// The store's own handle of a destination: small, stable while the destination lives, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationKey(pub i64);
+
+/// Who signs a destination's client certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrustModel {
+    /// The account's own authority.
+    #[default]
+    Dedicated,
+}
+
+/// Whether deliveries go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DestinationState {
+    /// They do.
+    #[default]
+    Enabled,
+    /// They are accepted and held.
+    Disabled,
+}
+
+/// What an operator decides about a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationConfig {
+    /// For people.
+    pub display_name: String,
+    /// Where to deliver; checked by `shared::bundle::parse_destination_url`.
+    pub url: String,
+    /// Who signs the client certificate.
+    pub trust_model: TrustModel,
+    /// Whose agents deliver; `None`: any agent.
+    pub region: Option<Id>,
+    /// Authorities for the server's certificate; empty: the public ones of the agent's host.
+    pub server_ca_pem: String,
+    /// Lowest TLS version.
+    pub minimum_tls: MinimumTls,
+    /// What to do when no client certificate is asked for.
+    pub mtls_enforcement: MtlsEnforcement,
+    /// How long one attempt may take.
+    pub attempt_timeout: Duration,
+    /// How many attempts may be in flight at once.
+    pub concurrency_limit: u32,
+}
+
+/// One HTTPS URL of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The store's handle.
+    pub key: DestinationKey,
+    /// Resource name.
+    pub name: DestinationName,
+    /// What an operator decided.
+    pub config: DestinationConfig,
+    /// Whether deliveries go out.
+    pub state: DestinationState,
+    /// Version of the client certificate that is presented.
+    pub active_certificate: u32,
+    /// Generation of the bundle: grows with every change that agents must know.
+    pub generation: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with every change; the API's `etag`.
+    pub revision: u64,
+}
+
+/// A destination's signing secret, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningSecret {
+    /// 1, 2, …
+    pub version: u32,
+    /// The raw key, sealed.
+    pub sealed: Sealed,
+    /// When it was made.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,198 @@
+//! The conformance suite: what every store must do, run by each implementation's tests.
+//!
+//! `open` opens the same database each time it is called; what it gives besides the store keeps the
+//! store's threads alive.
+
+mod delivery;
+mod tenant;
+
+use countersign_shared::{
+    digest::sha256,
+    name::{AccountName, DestinationName, Id},
+    random,
+    tasks::{Failures, Tasks},
+    time::Timestamp,
+};
+
+use super::{
+    DataKey, Installation, InstallationFacts, NewAccount, NewDestination, Store, StoreError,
+};
+use crate::model::{
+    Account, ApiKey, Authority, AuthorityOwner, ClientCertificate, ClientCertificateState,
+    DestinationConfig, RequestKey, Sealed, Serial, SigningSecret, TrustModel,
+};
+
+pub(super) type Alive = (Tasks, Failures);
+
+/// Runs the whole suite.
+pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
+    {
+        let (store, _alive) = open();
+        installation(&store).await;
+        tenant::accounts(&store).await;
+        tenant::destinations(&store).await;
+        tenant::agents(&store).await;
+        delivery::submission(&store).await;
+        delivery::leases(&store).await;
+        delivery::settling(&store).await;
+    }
+    // Nothing that was answered is lost by closing.
+    let (store, _alive) = open();
+    assert!(store.installation().await.unwrap().is_some());
+    delivery::after_reopening(&store).await;
+}
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_seconds(seconds)
+}
+
+pub(super) fn id(text: &str) -> Id {
+    Id::chosen(text).unwrap()
+}
+
+pub(super) fn destination_name(account: &str, destination: &str) -> DestinationName {
+    DestinationName::new(&id(account), &id(destination))
+}
+
+pub(super) fn request(text: &str, content: &str) -> Option<RequestKey> {
+    Some(RequestKey::new(
+        "test".to_owned(),
+        text.to_owned(),
+        content.as_bytes(),
+    ))
+}
+
+fn serial() -> Serial {
+    Serial::from_random(random::bytes())
+}
+
+fn authority(owner: AuthorityOwner, generation: u32) -> Authority {
+    Authority {
+        owner,
+        generation,
+        anchor: vec![1, 2, 3],
+        provenance: None,
+        sealed_key: Sealed(vec![4, 5, 6]),
+        not_before: at(1),
+        not_after: at(2),
+    }
+}
+
+pub(super) fn new_account(name: &str, request: Option<RequestKey>) -> NewAccount {
+    let name = AccountName::from(id(name));
+    NewAccount {
+        data_key: DataKey {
+            scope: name.to_string(),
+            wrapped: vec![7],
+        },
+        authority: authority(AuthorityOwner::Account(name.clone()), 1),
+        account: Account {
+            name,
+            display_name: "An account".to_owned(),
+            created_at: at(1),
+            updated_at: at(1),
+            revision: 1,
+        },
+        request,
+    }
+}
+
+pub(super) fn config(url: &str) -> DestinationConfig {
+    DestinationConfig {
+        display_name: String::new(),
+        url: url.to_owned(),
+        trust_model: TrustModel::Dedicated,
+        region: Some(id("eu")),
+        server_ca_pem: String::new(),
+        minimum_tls: countersign_shared::bundle::MinimumTls::Tls13,
+        mtls_enforcement: countersign_shared::bundle::MtlsEnforcement::Deliver,
+        attempt_timeout: std::time::Duration::from_secs(30),
+        concurrency_limit: 64,
+    }
+}
+
+pub(super) fn new_destination(
+    name: &DestinationName,
+    request: Option<RequestKey>,
+) -> NewDestination {
+    NewDestination {
+        name: name.clone(),
+        config: config("https://receiver.example/"),
+        certificate: ClientCertificate {
+            version: 1,
+            state: ClientCertificateState::Active,
+            serial: serial(),
+            certificate: vec![1],
+            issuer_generation: 1,
+            sealed_key: Sealed(vec![2]),
+            not_before: at(1),
+            not_after: at(2),
+        },
+        secret: SigningSecret {
+            version: 1,
+            sealed: Sealed(vec![3]),
+            created_at: at(1),
+        },
+        created_at: at(1),
+        request,
+    }
+}
+
+async fn installation(store: &impl Store) {
+    assert_eq!(store.installation().await.unwrap(), None);
+    let new = Installation {
+        id: "one".to_owned(),
+        kek_id: "kek-1".to_owned(),
+        data_key: DataKey {
+            scope: "installation".to_owned(),
+            wrapped: vec![1],
+        },
+        authorities: vec![authority(AuthorityOwner::Root, 1)],
+        api_key: ApiKey {
+            id: id("admin"),
+            secret_sha256: sha256(b"x"),
+            display_name: "administrator".to_owned(),
+            created_at: at(1),
+        },
+        created_at: at(1),
+    };
+    store.install(new.clone()).await.unwrap();
+    let facts = InstallationFacts {
+        id: "one".to_owned(),
+        kek_id: "kek-1".to_owned(),
+    };
+    assert_eq!(store.installation().await.unwrap(), Some(facts.clone()));
+    assert!(store.install(new).await.is_err(), "only once");
+    assert_eq!(store.installation().await.unwrap(), Some(facts));
+    assert_eq!(store.api_keys().await.unwrap().len(), 1);
+    assert_eq!(
+        store
+            .authorities(&AuthorityOwner::Root)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        store
+            .authorities(&AuthorityOwner::Agents)
+            .await
+            .unwrap()
+            .len(),
+        0
+    );
+    assert_eq!(store.data_key("installation").await.unwrap().wrapped, [1]);
+    assert!(matches!(
+        store.data_key("other").await,
+        Err(StoreError::NotFound(_))
+    ));
+    let (first, second) = (serial(), serial());
+    store.record_serials(vec![first], at(1)).await.unwrap();
+    let reused = store.record_serials(vec![second, first], at(1)).await;
+    assert!(matches!(reused, Err(StoreError::AlreadyExists(_))));
+    store
+        .record_serials(vec![second], at(1))
+        .await
+        .expect("taken back with the failure");
+    store.check().await.unwrap();
+}

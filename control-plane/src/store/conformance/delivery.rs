@@ -1,0 +1,346 @@
+//! Submissions, leases, settling.
+
+use std::{collections::HashSet, sync::Arc};
+
+use countersign_shared::{
+    class::FailureClass,
+    job::LeaseId,
+    name::{AccountName, AgentName, DeliveryId, DestinationName},
+    outcome::{AttemptTimings, Outcome},
+    random,
+};
+
+use super::{at, destination_name, id, new_destination, request};
+use crate::{
+    model::{
+        DeliveryFilter, DeliveryState, DestinationKey, DestinationState, Grant, NewDelivery, Next,
+        RequestKey, SealedJob, Settled, Settlement,
+    },
+    store::{Store, StoreError},
+};
+
+fn new(destination: &DestinationName, seconds: i64, request: Option<RequestKey>) -> NewDelivery {
+    NewDelivery {
+        id: random::uuid_v7(at(seconds)).into(),
+        destination: destination.clone(),
+        sealed_payload: vec![seconds as u8; 8],
+        payload_size: 8,
+        content_type: "application/json".to_owned(),
+        event_type: "order.created".to_owned(),
+        accepted_at: at(seconds),
+        request,
+    }
+}
+
+fn edge() -> AgentName {
+    id("edge-1").into()
+}
+
+fn account() -> AccountName {
+    id("acme").into()
+}
+
+async fn fresh(store: &impl Store, name: &str) -> (DestinationName, DestinationKey) {
+    let name = destination_name("acme", name);
+    let made = store
+        .create_destination(new_destination(&name, None))
+        .await
+        .unwrap();
+    (name, made.key)
+}
+
+async fn lease(
+    store: &impl Store,
+    destination: DestinationKey,
+    agent: &AgentName,
+    limit: usize,
+    now: i64,
+) -> Vec<SealedJob> {
+    let grant = Grant {
+        destination,
+        agent: agent.clone(),
+        limit,
+    };
+    store
+        .lease(vec![grant], at(now), at(now + 10))
+        .await
+        .unwrap()
+        .0
+}
+
+fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
+    Outcome {
+        delivery: lease.delivery,
+        epoch: lease.epoch,
+        class,
+        mtls_not_enforced: false,
+        http_status: Some(200),
+        handshake: None,
+        timings: AttemptTimings::default(),
+        started_at: at(1),
+        retry_after: None,
+        detail: "".into(),
+    }
+}
+
+async fn settle(store: &impl Store, agent: &AgentName, outcome: Outcome, next: Next) -> Settled {
+    let settlement = Settlement {
+        agent: agent.clone(),
+        outcomes: vec![outcome],
+        now: at(1000),
+        decide: Arc::new(move |_, _| next),
+    };
+    store.settle(settlement).await.unwrap()[0]
+}
+
+pub(super) async fn submission(store: &impl Store) {
+    let (name, key) = fresh(store, "submission").await;
+    let accepted = store
+        .submit(new(&name, 10, request("s1", "a")))
+        .await
+        .unwrap();
+    let again = store
+        .submit(new(&name, 20, request("s1", "a")))
+        .await
+        .unwrap();
+    assert_eq!(again, accepted, "the first delivery is the answer");
+    let other = store.submit(new(&name, 20, request("s1", "b"))).await;
+    assert!(matches!(other, Err(StoreError::RequestIdReused { .. })));
+    let nowhere = destination_name("acme", "nowhere");
+    let refused = store.submit(new(&nowhere, 1, None)).await;
+    assert!(matches!(refused, Err(StoreError::NotFound(_))));
+
+    for seconds in [11, 12] {
+        store.submit(new(&name, seconds, None)).await.unwrap();
+    }
+    let filter = DeliveryFilter {
+        destination: Some(name.clone()),
+        ..DeliveryFilter::default()
+    };
+    let first = store
+        .deliveries(&account(), &filter, None, 2)
+        .await
+        .unwrap();
+    assert!(first.more);
+    assert_eq!(first.items[0].accepted_at, at(12), "newest first");
+    let last = first.items[1].id;
+    let rest = store
+        .deliveries(&account(), &filter, Some(last), 2)
+        .await
+        .unwrap();
+    assert_eq!(rest.items, std::slice::from_ref(&accepted));
+    assert_eq!(
+        store.delivery(&account(), accepted.id).await.unwrap(),
+        accepted
+    );
+    let foreign = store.delivery(&id("beta").into(), accepted.id).await;
+    assert!(
+        matches!(foreign, Err(StoreError::NotFound(_))),
+        "not under another account"
+    );
+
+    assert_eq!(store.due_of(key).await.unwrap(), Some(at(10)));
+    assert!(
+        store
+            .due()
+            .await
+            .unwrap()
+            .iter()
+            .any(|due| due.destination == key)
+    );
+    let kept = store.delete_destination(&name, None, false).await;
+    assert!(
+        matches!(kept, Err(StoreError::Precondition(_))),
+        "deliveries are waiting"
+    );
+    store.delete_destination(&name, None, true).await.unwrap();
+    assert!(matches!(
+        store.delivery(&account(), accepted.id).await,
+        Err(StoreError::NotFound(_))
+    ));
+    assert_eq!(store.due_of(key).await.unwrap(), None);
+}
+
+pub(super) async fn leases(store: &impl Store) {
+    let (name, key) = fresh(store, "leases").await;
+    let mut ids: Vec<DeliveryId> = Vec::new();
+    for seconds in [1, 2, 3] {
+        ids.push(store.submit(new(&name, seconds, None)).await.unwrap().id);
+    }
+    let agent = edge();
+    let first = lease(store, key, &agent, 2, 100).await;
+    let got: Vec<_> = first.iter().map(|job| job.lease.delivery).collect();
+    assert_eq!(got, ids[..2], "oldest first");
+    assert_eq!(first[0].sealed_payload, [1; 8]);
+    assert_eq!((first[0].lease.epoch, first[0].attempt_number), (1, 1));
+    let second = lease(store, key, &agent, 9, 100).await;
+    assert_eq!(second.len(), 1, "what is leased is not leased twice");
+    assert_eq!(lease(store, key, &agent, 9, 109).await.len(), 0);
+    assert_eq!(
+        store.due_of(key).await.unwrap(),
+        Some(at(110)),
+        "the leases' end"
+    );
+
+    let held = [first[0].lease, second[0].lease];
+    let extended = store.extend(&agent, held.to_vec(), at(200)).await.unwrap();
+    assert_eq!(extended, held);
+    let expired = lease(store, key, &agent, 9, 110).await;
+    assert_eq!(expired.len(), 1, "an expired lease goes to whoever asks");
+    assert_eq!(expired[0].lease.epoch, 2);
+    let lost = store
+        .extend(&agent, vec![first[1].lease], at(300))
+        .await
+        .unwrap();
+    assert!(lost.is_empty(), "its epoch is old");
+
+    let keep = HashSet::from([first[0].lease]);
+    let released = store.release_all_but(&agent, keep, at(111)).await.unwrap();
+    assert_eq!(released, [key, key]);
+    let again = lease(store, key, &agent, 9, 111).await;
+    assert_eq!(again.len(), 2);
+
+    store
+        .set_destination_state(&name, DestinationState::Disabled, at(1))
+        .await
+        .unwrap();
+    assert_eq!(store.due_of(key).await.unwrap(), None);
+    assert_eq!(
+        lease(store, key, &agent, 9, 5000).await.len(),
+        0,
+        "disabled: held"
+    );
+    store
+        .set_destination_state(&name, DestinationState::Enabled, at(1))
+        .await
+        .unwrap();
+    assert_eq!(lease(store, key, &agent, 9, 5000).await.len(), 3);
+}
+
+pub(super) async fn settling(store: &impl Store) {
+    let (name, key) = fresh(store, "settling").await;
+    let made = store.submit(new(&name, 1, None)).await.unwrap().id;
+    let agent = edge();
+    let job = lease(store, key, &agent, 1, 100).await.remove(0);
+
+    let old = LeaseId {
+        epoch: 0,
+        ..job.lease
+    };
+    let failed = FailureClass::HttpServerError;
+    let stale = settle(store, &agent, outcome(old, failed), Next::DeadLetter).await;
+    assert_eq!(stale, Settled::Stale, "an old epoch changes nothing");
+    let unchanged = store.delivery(&account(), made).await.unwrap();
+    assert_eq!(
+        (unchanged.state, unchanged.attempt_count),
+        (DeliveryState::Leased, 0)
+    );
+
+    let next = Next::Retry(at(500));
+    let applied = settle(store, &agent, outcome(job.lease, failed), next).await;
+    assert_eq!(
+        applied,
+        Settled::Applied {
+            destination: key,
+            next
+        }
+    );
+    let waiting = store.delivery(&account(), made).await.unwrap();
+    assert_eq!(
+        (waiting.state, waiting.attempt_count),
+        (DeliveryState::Pending, 1)
+    );
+    assert_eq!(
+        (waiting.due_at, waiting.last_class),
+        (Some(at(500)), Some(failed))
+    );
+    let twice = settle(store, &agent, outcome(job.lease, failed), next).await;
+    assert_eq!(twice, Settled::Stale, "an outcome counts once");
+    assert_eq!(lease(store, key, &agent, 1, 499).await.len(), 0);
+
+    let job = lease(store, key, &agent, 1, 500).await.remove(0);
+    assert_eq!((job.lease.epoch, job.attempt_number), (2, 2));
+    let back = outcome(job.lease, FailureClass::NotAttempted);
+    settle(store, &agent, back, Next::Again(at(501))).await;
+    let waiting = store.delivery(&account(), made).await.unwrap();
+    assert_eq!(waiting.attempt_count, 1, "given back: no attempt");
+
+    let job = lease(store, key, &agent, 1, 501).await.remove(0);
+    assert_eq!((job.lease.epoch, job.attempt_number), (3, 2));
+    settle(
+        store,
+        &agent,
+        outcome(job.lease, FailureClass::Delivered),
+        Next::Delivered,
+    )
+    .await;
+    let done = store.delivery(&account(), made).await.unwrap();
+    assert_eq!(
+        (done.state, done.attempt_count),
+        (DeliveryState::Delivered, 2)
+    );
+    assert_eq!((done.due_at, done.settled_at), (None, Some(at(1000))));
+    assert_eq!(
+        lease(store, key, &agent, 1, 9_999).await.len(),
+        0,
+        "settled is settled"
+    );
+    let attempts = store.attempts(&account(), made, 0, 10).await.unwrap().items;
+    let classes: Vec<_> = attempts
+        .iter()
+        .map(|attempt| attempt.outcome.class)
+        .collect();
+    assert_eq!(classes, [failed, FailureClass::Delivered]);
+    assert_eq!(attempts[1].agent, agent);
+    assert_eq!(
+        store
+            .attempts(&account(), made, 1, 10)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    foreign_agent(store, &name, key).await;
+}
+
+async fn foreign_agent(store: &impl Store, name: &DestinationName, key: DestinationKey) {
+    let enrolled = id("second").into();
+    let enrollment = crate::model::Enrollment {
+        token: enrolled,
+        used: crate::model::JoinTokenUse {
+            agent: id("edge-2").into(),
+            public_key_sha256: [2; 32],
+        },
+        region: None,
+        identity_not_after: at(50),
+        now: at(2),
+    };
+    let other = store.enroll(enrollment).await.unwrap().name;
+    store.submit(new(name, 2, None)).await.unwrap();
+    let job = lease(store, key, &edge(), 1, 600).await.remove(0);
+    let forged = outcome(job.lease, FailureClass::Delivered);
+    assert_eq!(
+        settle(store, &other, forged, Next::Delivered).await,
+        Settled::Stale
+    );
+    let stolen = store
+        .extend(&other, vec![job.lease], at(9_999))
+        .await
+        .unwrap();
+    assert!(stolen.is_empty(), "a lease is its agent's own");
+}
+
+pub(super) async fn after_reopening(store: &impl Store) {
+    let filter = DeliveryFilter {
+        destination: Some(destination_name("acme", "settling")),
+        ..DeliveryFilter::default()
+    };
+    let kept = store
+        .deliveries(&account(), &filter, None, 10)
+        .await
+        .unwrap()
+        .items;
+    let states: Vec<_> = kept.iter().map(|delivery| delivery.state).collect();
+    assert_eq!(states, [DeliveryState::Leased, DeliveryState::Delivered]);
+}

@@ -1,0 +1,353 @@
+//! The store: the only truth. Traits in domain types, one implementation for each database, and one
+//! conformance suite for all of them (`conformance`, for tests).
+//!
+//! Every write answers after it is durable. Secrets arrive here sealed; nothing in this folder can
+//! open them.
+
+#[cfg(test)]
+mod conformance;
+pub mod sqlite;
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use countersign_shared::{
+    job::LeaseId,
+    name::{AccountName, AgentName, DeliveryId, DestinationName, JoinTokenName},
+    time::Timestamp,
+};
+use thiserror::Error;
+
+use crate::model::{
+    Account, Agent, ApiKey, Attempt, Authority, AuthorityOwner, BundleAcknowledgement,
+    ClientCertificate, Delivery, DeliveryFilter, Destination, DestinationConfig, DestinationKey,
+    DestinationState, Due, Enrollment, Grant, JoinToken, NewDelivery, Page, RequestKey, SealedJob,
+    Serial, Settled, Settlement, SigningSecret,
+};
+
+/// Why the store did not do what was asked. Nothing has changed then.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// There is no such thing.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The name is taken.
+    #[error("{0} exists already")]
+    AlreadyExists(String),
+    /// It was changed since the caller looked.
+    #[error("{0} was changed meanwhile: get it again and repeat the change with its new etag")]
+    Changed(String),
+    /// It is in a state in which this can't be done.
+    #[error("{0}")]
+    Precondition(String),
+    /// A request id was used before, with other content.
+    #[error(
+        "request_id '{request_id}' was used before with other content (sha256 {first} then, {second} \
+         now): choose another request_id"
+    )]
+    RequestIdReused {
+        /// The id.
+        request_id: String,
+        /// Hash of the first content.
+        first: String,
+        /// Hash of this content.
+        second: String,
+    },
+    /// The database does not answer now; trying again can help.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// What is stored makes no sense.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+}
+
+/// Short for what every method answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A data-encryption key, wrapped by the KEK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKey {
+    /// What it protects: `installation`, or an account's name.
+    pub scope: String,
+    /// The key, wrapped.
+    pub wrapped: Vec<u8>,
+}
+
+/// What the first start makes, in one transaction.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// Random id, part of the root's subject.
+    pub id: String,
+    /// Identifies the KEK that everything is wrapped with.
+    pub kek_id: String,
+    /// The installation's own data key.
+    pub data_key: DataKey,
+    /// Root, agents and server.
+    pub authorities: Vec<Authority>,
+    /// The administrator's key.
+    pub api_key: ApiKey,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// A new account with its key and authority.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    /// The account.
+    pub account: Account,
+    /// Its data key.
+    pub data_key: DataKey,
+    /// The first generation of its authority.
+    pub authority: Authority,
+    /// Makes the call idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// A new destination with its first certificate and secret.
+#[derive(Debug, Clone)]
+pub struct NewDestination {
+    /// Its name.
+    pub name: DestinationName,
+    /// What an operator decided.
+    pub config: DestinationConfig,
+    /// Its first client certificate.
+    pub certificate: ClientCertificate,
+    /// Its first signing secret.
+    pub secret: SigningSecret,
+    /// When.
+    pub created_at: Timestamp,
+    /// Makes the call idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// What a bundle is made of.
+#[derive(Debug, Clone)]
+pub struct BundleSource {
+    /// The destination.
+    pub destination: Destination,
+    /// The certificate that is presented.
+    pub certificate: ClientCertificate,
+    /// Signing secrets, newest first.
+    pub secrets: Vec<SigningSecret>,
+}
+
+/// What is known of the installation itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallationFacts {
+    /// Its id.
+    pub id: String,
+    /// Identifies its KEK.
+    pub kek_id: String,
+}
+
+/// The installation, its keys and authorities.
+#[async_trait]
+pub trait InstallationStore: Send + Sync {
+    /// What the first start wrote; `None` before it.
+    async fn installation(&self) -> Result<Option<InstallationFacts>>;
+    /// Writes what the first start made. Fails when there is an installation already.
+    async fn install(&self, installation: Installation) -> Result<()>;
+    /// A data key; `NotFound` when there is none.
+    async fn data_key(&self, scope: &str) -> Result<DataKey>;
+    /// Every API key.
+    async fn api_keys(&self) -> Result<Vec<ApiKey>>;
+    /// Whether the store can read and write now.
+    async fn check(&self) -> Result<()>;
+}
+
+/// Authorities and certificates.
+#[async_trait]
+pub trait CertificateStore: Send + Sync {
+    /// Records serial numbers before anything is signed with them. Fails on one that was used.
+    async fn record_serials(&self, serials: Vec<Serial>, now: Timestamp) -> Result<()>;
+    /// Every generation of an authority, oldest first.
+    async fn authorities(&self, owner: &AuthorityOwner) -> Result<Vec<Authority>>;
+    /// One version of a destination's client certificate.
+    async fn client_certificate(
+        &self,
+        destination: &DestinationName,
+        version: u32,
+    ) -> Result<ClientCertificate>;
+    /// The versions below `before`, newest first.
+    async fn client_certificates(
+        &self,
+        destination: &DestinationName,
+        before: Option<u32>,
+        size: usize,
+    ) -> Result<Page<ClientCertificate>>;
+}
+
+/// Accounts and destinations.
+#[async_trait]
+pub trait TenantStore: Send + Sync {
+    /// Makes an account; a repeated request answers as the first did.
+    async fn create_account(&self, new: NewAccount) -> Result<Account>;
+    /// One account.
+    async fn account(&self, name: &AccountName) -> Result<Account>;
+    /// Accounts with ids after `after`.
+    async fn accounts(&self, after: &str, size: usize) -> Result<Page<Account>>;
+    /// Changes the display name, if `revision` is given and still right.
+    async fn update_account(
+        &self,
+        name: &AccountName,
+        display_name: String,
+        revision: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Account>;
+    /// Removes an account and all that belongs to it. Without `force` it must have no destinations.
+    async fn delete_account(
+        &self,
+        name: &AccountName,
+        revision: Option<u64>,
+        force: bool,
+    ) -> Result<()>;
+
+    /// Makes a destination; a repeated request answers as the first did.
+    async fn create_destination(&self, new: NewDestination) -> Result<Destination>;
+    /// One destination.
+    async fn destination(&self, name: &DestinationName) -> Result<Destination>;
+    /// One destination, by handle.
+    async fn destination_by_key(&self, key: DestinationKey) -> Result<Destination>;
+    /// Destinations of an account with ids after `after`.
+    async fn destinations(
+        &self,
+        account: &AccountName,
+        after: &str,
+        size: usize,
+    ) -> Result<Page<Destination>>;
+    /// Replaces what an operator decided, if `revision` is given and still right. Grows the bundle's
+    /// generation.
+    async fn update_destination(
+        &self,
+        name: &DestinationName,
+        config: DestinationConfig,
+        revision: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Destination>;
+    /// Enables or disables.
+    async fn set_destination_state(
+        &self,
+        name: &DestinationName,
+        state: DestinationState,
+        now: Timestamp,
+    ) -> Result<Destination>;
+    /// Removes a destination and all that belongs to it. Without `force` it must have no unsettled
+    /// deliveries.
+    async fn delete_destination(
+        &self,
+        name: &DestinationName,
+        revision: Option<u64>,
+        force: bool,
+    ) -> Result<()>;
+    /// A signing secret; `None`: the newest.
+    async fn signing_secret(
+        &self,
+        destination: &DestinationName,
+        version: Option<u32>,
+    ) -> Result<SigningSecret>;
+    /// What a bundle is made of.
+    async fn bundle_source(&self, destination: &DestinationName) -> Result<BundleSource>;
+}
+
+/// Deliveries, leases and attempts.
+#[async_trait]
+pub trait DeliveryStore: Send + Sync {
+    /// Accepts a delivery; a repeated request answers with the first delivery.
+    async fn submit(&self, new: NewDelivery) -> Result<Delivery>;
+    /// Every destination that has unsettled deliveries and is enabled, with when its first is due.
+    async fn due(&self) -> Result<Vec<Due>>;
+    /// When a destination's first delivery is due; `None` when it has none or is disabled.
+    async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>>;
+    /// Leases what is due by `now`, oldest first, until `until`. Answers with the jobs, and for each
+    /// grant's destination when its next delivery is due.
+    async fn lease(
+        &self,
+        grants: Vec<Grant>,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<(Vec<SealedJob>, Vec<Due>)>;
+    /// Lets leases last until `until`. Answers with those that did; the others are lost.
+    async fn extend(
+        &self,
+        agent: &AgentName,
+        leases: Vec<LeaseId>,
+        until: Timestamp,
+    ) -> Result<Vec<LeaseId>>;
+    /// Takes back every lease of an agent but `held`, at once. Answers with the destination of each
+    /// lease that was taken back.
+    async fn release_all_but(
+        &self,
+        agent: &AgentName,
+        held: HashSet<LeaseId>,
+        now: Timestamp,
+    ) -> Result<Vec<DestinationKey>>;
+    /// Records attempts and decides what becomes of their deliveries, fenced by epoch and agent.
+    /// Answers in the order of the outcomes.
+    async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>>;
+    /// One delivery of an account.
+    async fn delivery(&self, account: &AccountName, id: DeliveryId) -> Result<Delivery>;
+    /// Deliveries of an account older than `before`, newest first.
+    async fn deliveries(
+        &self,
+        account: &AccountName,
+        filter: &DeliveryFilter,
+        before: Option<DeliveryId>,
+        size: usize,
+    ) -> Result<Page<Delivery>>;
+    /// Attempts of a delivery with numbers after `after`, oldest first.
+    async fn attempts(
+        &self,
+        account: &AccountName,
+        id: DeliveryId,
+        after: u32,
+        size: usize,
+    ) -> Result<Page<Attempt>>;
+}
+
+/// Join tokens, agents, and what they hold.
+#[async_trait]
+pub trait AgentStore: Send + Sync {
+    /// Makes a join token.
+    async fn create_join_token(&self, token: JoinToken) -> Result<JoinToken>;
+    /// One token.
+    async fn join_token(&self, name: &JoinTokenName) -> Result<JoinToken>;
+    /// Tokens with ids after `after`.
+    async fn join_tokens(&self, after: &str, size: usize) -> Result<Page<JoinToken>>;
+    /// Revokes a token.
+    async fn revoke_join_token(&self, name: &JoinTokenName, now: Timestamp) -> Result<JoinToken>;
+    /// Binds a token to a key and makes the agent. Repeating it with the same key is fine;
+    /// `Precondition` when the token is bound to another key, `AlreadyExists` when another agent
+    /// has the name.
+    async fn enroll(&self, enrollment: Enrollment) -> Result<Agent>;
+    /// One agent.
+    async fn agent(&self, name: &AgentName) -> Result<Agent>;
+    /// Agents with ids after `after`.
+    async fn agents(&self, after: &str, size: usize) -> Result<Page<Agent>>;
+    /// Notes that an agent was heard of.
+    async fn agent_seen(
+        &self,
+        name: &AgentName,
+        version: Option<String>,
+        identity_not_after: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<()>;
+    /// Records an agent's word on a bundle; an older generation's never replaces a newer one's.
+    async fn acknowledge_bundle(&self, acknowledgement: BundleAcknowledgement) -> Result<()>;
+    /// Agents that hold this generation on disk.
+    async fn durable_agents(
+        &self,
+        destination: &DestinationName,
+        generation: u64,
+    ) -> Result<Vec<AgentName>>;
+}
+
+/// All of it.
+pub trait Store:
+    InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore
+{
+}
+
+impl<T> Store for T where
+    T: InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore
+{
+}

@@ -1,0 +1,155 @@
+//! Authorities, client certificates, and serial numbers.
+
+use async_trait::async_trait;
+use countersign_shared::{name::DestinationName, time::Timestamp};
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    SqliteStore,
+    rows::{Column, all, destination_keys, execute, get, limit, one, page},
+};
+use crate::{
+    model::{Authority, AuthorityOwner, ClientCertificate, Page, Sealed, Serial},
+    store::{CertificateStore, Result, StoreError},
+};
+
+#[async_trait]
+impl CertificateStore for SqliteStore {
+    async fn record_serials(&self, serials: Vec<Serial>, now: Timestamp) -> Result<()> {
+        self.write(move |connection| {
+            for serial in serials {
+                let insert = "INSERT OR IGNORE INTO serials (serial, recorded_at) VALUES (?, ?)";
+                if execute(connection, insert, params![Column(serial), Column(now)])? == 0 {
+                    let taken = format!("serial number {}", serial.to_hex());
+                    return Err(StoreError::AlreadyExists(taken));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn authorities(&self, owner: &AuthorityOwner) -> Result<Vec<Authority>> {
+        let owner = owner.clone();
+        self.read(move |connection| {
+            let query = "SELECT * FROM authorities WHERE owner = ? ORDER BY generation";
+            all(connection, query, [owner.to_string()], |row| {
+                Ok(Authority {
+                    owner: owner.clone(),
+                    generation: row.get("generation")?,
+                    anchor: row.get("anchor")?,
+                    provenance: row.get("provenance")?,
+                    sealed_key: Sealed(row.get("sealed_key")?),
+                    not_before: get(row, "not_before")?,
+                    not_after: get(row, "not_after")?,
+                })
+            })
+        })
+        .await
+    }
+
+    async fn client_certificate(
+        &self,
+        destination: &DestinationName,
+        version: u32,
+    ) -> Result<ClientCertificate> {
+        let name = destination.clone();
+        self.read(move |connection| {
+            let (key, _) = destination_keys(connection, &name)?;
+            read_certificate(connection, key, version)?
+                .ok_or_else(|| StoreError::NotFound(format!("{name}/clientCertificates/{version}")))
+        })
+        .await
+    }
+
+    async fn client_certificates(
+        &self,
+        destination: &DestinationName,
+        before: Option<u32>,
+        size: usize,
+    ) -> Result<Page<ClientCertificate>> {
+        let name = destination.clone();
+        self.read(move |connection| {
+            let (key, _) = destination_keys(connection, &name)?;
+            let query = "SELECT * FROM client_certificates WHERE destination = ? AND version < ?
+                         ORDER BY version DESC LIMIT ?";
+            let before = before.map_or(i64::MAX, i64::from);
+            page(
+                connection,
+                query,
+                params![key, before, limit(size)],
+                size,
+                certificate,
+            )
+        })
+        .await
+    }
+}
+
+pub(super) fn insert_authority(connection: &Connection, authority: &Authority) -> Result<()> {
+    let insert = "INSERT INTO authorities
+                  (owner, generation, anchor, provenance, sealed_key, not_before, not_after)
+                  VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let made = params![
+        authority.owner.to_string(),
+        authority.generation,
+        authority.anchor,
+        authority.provenance,
+        authority.sealed_key.0,
+        Column(authority.not_before),
+        Column(authority.not_after)
+    ];
+    execute(connection, insert, made)?;
+    Ok(())
+}
+
+pub(super) fn insert_certificate(
+    connection: &Connection,
+    destination: i64,
+    new: &ClientCertificate,
+) -> Result<()> {
+    let insert = "INSERT INTO client_certificates
+                  (destination, version, state, serial, certificate, issuer_generation, sealed_key,
+                   not_before, not_after)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let made = params![
+        destination,
+        new.version,
+        Column(new.state),
+        Column(new.serial),
+        new.certificate,
+        new.issuer_generation,
+        new.sealed_key.0,
+        Column(new.not_before),
+        Column(new.not_after)
+    ];
+    execute(connection, insert, made)?;
+    Ok(())
+}
+
+pub(super) fn read_certificate(
+    connection: &Connection,
+    destination: i64,
+    version: u32,
+) -> Result<Option<ClientCertificate>> {
+    let query = "SELECT * FROM client_certificates WHERE destination = ? AND version = ?";
+    one(
+        connection,
+        query,
+        params![destination, version],
+        certificate,
+    )
+}
+
+fn certificate(row: &Row<'_>) -> rusqlite::Result<ClientCertificate> {
+    Ok(ClientCertificate {
+        version: row.get("version")?,
+        state: get(row, "state")?,
+        serial: get(row, "serial")?,
+        certificate: row.get("certificate")?,
+        issuer_generation: row.get("issuer_generation")?,
+        sealed_key: Sealed(row.get("sealed_key")?),
+        not_before: get(row, "not_before")?,
+        not_after: get(row, "not_after")?,
+    })
+}

@@ -1,0 +1,83 @@
+//! Opening the database file: its settings, and the schema of a new one.
+
+use std::path::Path;
+
+use countersign_shared::files;
+use rusqlite::Connection;
+
+use crate::store::{Result, StoreError};
+
+/// "Csgn": marks the file as ours (SQLite's `application_id`).
+const APPLICATION_ID: i64 = 0x4373_676e;
+/// Grows with every change of the schema.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+/// How many prepared statements a connection keeps.
+const STATEMENT_CACHE: usize = 128;
+
+/// Opens the file for writing; makes and fills it when there is none.
+pub(super) fn open(path: &Path) -> Result<Connection> {
+    if !path.exists() {
+        // Private from the start; SQLite gives its other files the mode of this one.
+        files::create_private(path, b"").map_err(|error| unavailable(path, error))?;
+    }
+    let connection = Connection::open(path).map_err(|error| unavailable(path, error))?;
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables == 0 {
+        create(&connection)?;
+    } else if application != APPLICATION_ID {
+        return Err(StoreError::Corrupt(format!(
+            "{} is not a Countersign store",
+            path.display()
+        )));
+    } else if version > SCHEMA_VERSION {
+        return Err(StoreError::Corrupt(format!(
+            "{} was written by a newer version of Countersign (schema {version}, this one knows \
+             {SCHEMA_VERSION}): run that version or a later one",
+            path.display()
+        )));
+    }
+    settle_in(&connection)?;
+    // FULL syncs the log at every commit: an answer that was given is on disk.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // 64 MiB between checkpoints: each page is then written back once for many changes.
+    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading.
+pub(super) fn open_reader(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path).map_err(|error| unavailable(path, error))?;
+    settle_in(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn settle_in(connection: &Connection) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(())
+}
+
+/// Page size and auto-vacuum can be chosen only while the file is empty.
+fn create(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "page_size", 16384)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {SCHEMA_VERSION};
+         {SCHEMA}
+         COMMIT;"
+    ))?;
+    Ok(())
+}
+
+fn unavailable(path: &Path, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,259 @@
+//! Accepting deliveries, and looking at them.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use countersign_proto::v1;
+use countersign_shared::{
+    job::LeaseId,
+    name::{AccountName, AgentName, DeliveryId, DestinationName, Id},
+    time::Timestamp,
+    wire,
+};
+use prost::Message as _;
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    SqliteStore, installation, leases,
+    rows::{Column, account_key, destination_keys, execute, get, get_optional, limit, one, page},
+    settle,
+};
+use crate::{
+    model::{
+        Attempt, Delivery, DeliveryFilter, DeliveryState, DestinationKey, Due, Grant, NewDelivery,
+        Page, SealedJob, Settled, Settlement,
+    },
+    store::{DeliveryStore, Result, StoreError},
+};
+
+#[async_trait]
+impl DeliveryStore for SqliteStore {
+    async fn submit(&self, new: NewDelivery) -> Result<Delivery> {
+        self.write(move |connection| submit(connection, &new)).await
+    }
+
+    async fn due(&self) -> Result<Vec<Due>> {
+        self.read(leases::due).await
+    }
+
+    async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>> {
+        self.read(move |connection| leases::due_of(connection, destination))
+            .await
+    }
+
+    async fn lease(
+        &self,
+        grants: Vec<Grant>,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<(Vec<SealedJob>, Vec<Due>)> {
+        self.write(move |connection| leases::lease(connection, &grants, now, until))
+            .await
+    }
+
+    async fn extend(
+        &self,
+        agent: &AgentName,
+        leases: Vec<LeaseId>,
+        until: Timestamp,
+    ) -> Result<Vec<LeaseId>> {
+        let agent = agent.clone();
+        self.write(move |connection| leases::extend(connection, &agent, leases, until))
+            .await
+    }
+
+    async fn release_all_but(
+        &self,
+        agent: &AgentName,
+        held: HashSet<LeaseId>,
+        now: Timestamp,
+    ) -> Result<Vec<DestinationKey>> {
+        let agent = agent.clone();
+        self.write(move |connection| leases::release_all_but(connection, &agent, &held, now))
+            .await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>> {
+        self.write(move |connection| settle::settle(connection, &settlement))
+            .await
+    }
+
+    async fn delivery(&self, account: &AccountName, id: DeliveryId) -> Result<Delivery> {
+        let account = account.clone();
+        self.read(move |connection| read_delivery(connection, &account, id))
+            .await
+    }
+
+    async fn deliveries(
+        &self,
+        account: &AccountName,
+        filter: &DeliveryFilter,
+        before: Option<DeliveryId>,
+        size: usize,
+    ) -> Result<Page<Delivery>> {
+        let (account, filter) = (account.clone(), filter.clone());
+        self.read(move |connection| list(connection, &account, &filter, before, size))
+            .await
+    }
+
+    async fn attempts(
+        &self,
+        account: &AccountName,
+        id: DeliveryId,
+        after: u32,
+        size: usize,
+    ) -> Result<Page<Attempt>> {
+        let account = account.clone();
+        self.read(move |connection| {
+            read_delivery(connection, &account, id)?;
+            let query = "SELECT number, agent, record FROM attempts
+                         WHERE delivery = ? AND number > ? ORDER BY number LIMIT ?";
+            let found = page(
+                connection,
+                query,
+                params![Column(id), after, limit(size)],
+                size,
+                |row| Ok((row.get(0)?, get::<Id>(row, "agent")?, row.get(2)?)),
+            )?;
+            let items = found
+                .items
+                .into_iter()
+                .map(attempt)
+                .collect::<Result<_>>()?;
+            Ok(Page {
+                items,
+                more: found.more,
+            })
+        })
+        .await
+    }
+}
+
+fn submit(connection: &Connection, new: &NewDelivery) -> Result<Delivery> {
+    let (destination, account) = destination_keys(connection, &new.destination)?;
+    if let Some(id) = installation::replayed(connection, new.request.as_ref())? {
+        return by_id_text(connection, &id);
+    }
+    let insert = "INSERT INTO deliveries (id, account, destination, state, payload_size,
+                  content_type, event_type, accepted_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let made = params![
+        Column(new.id),
+        account,
+        destination,
+        Column(DeliveryState::Pending),
+        new.payload_size,
+        new.content_type,
+        new.event_type,
+        Column(new.accepted_at),
+        Column(new.accepted_at)
+    ];
+    execute(connection, insert, made)?;
+    let insert = "INSERT INTO payloads (id, sealed) VALUES (?, ?)";
+    execute(
+        connection,
+        insert,
+        params![Column(new.id), new.sealed_payload],
+    )?;
+    leases::insert_due(connection, destination, new.accepted_at, new.id)?;
+    if new.request.is_some() {
+        let id = new.id.to_string();
+        installation::remember(connection, new.request.as_ref(), &id, new.accepted_at)?;
+    }
+    Ok(Delivery {
+        id: new.id,
+        destination: new.destination.clone(),
+        destination_key: DestinationKey(destination),
+        state: DeliveryState::Pending,
+        payload_size: new.payload_size,
+        content_type: new.content_type.clone(),
+        event_type: new.event_type.clone(),
+        attempt_count: 0,
+        last_class: None,
+        accepted_at: new.accepted_at,
+        due_at: Some(new.accepted_at),
+        settled_at: None,
+    })
+}
+
+fn deliveries_where(condition: &str) -> String {
+    format!(
+        "SELECT v.*, d.id AS destination_id, a.id AS account_id
+         FROM deliveries v JOIN destinations d ON d.key = v.destination
+         JOIN accounts a ON a.key = v.account WHERE {condition}"
+    )
+}
+
+fn by_id_text(connection: &Connection, id: &str) -> Result<Delivery> {
+    let gone = || StoreError::NotFound(format!("the delivery {id} of an earlier request"));
+    let parsed: DeliveryId = id.parse().map_err(|_| gone())?;
+    let query = deliveries_where("v.id = ?");
+    one(connection, &query, [Column(parsed)], delivery)?.ok_or_else(gone)
+}
+
+fn read_delivery(
+    connection: &Connection,
+    account: &AccountName,
+    id: DeliveryId,
+) -> Result<Delivery> {
+    let query = deliveries_where("v.id = ? AND a.id = ?");
+    one(
+        connection,
+        &query,
+        params![Column(id), account.id().as_str()],
+        delivery,
+    )?
+    .ok_or_else(|| StoreError::NotFound(format!("{account}/deliveries/{id}")))
+}
+
+fn list(
+    connection: &Connection,
+    account: &AccountName,
+    filter: &DeliveryFilter,
+    before: Option<DeliveryId>,
+    size: usize,
+) -> Result<Page<Delivery>> {
+    let account = account_key(connection, account)?;
+    let destination = match &filter.destination {
+        Some(name) => Some(destination_keys(connection, name)?.0),
+        None => None,
+    };
+    let query = deliveries_where(
+        "v.account = ?1 AND v.id < ?2 AND (?3 IS NULL OR v.state = ?3)
+         AND (?4 IS NULL OR v.destination = ?4) ORDER BY v.id DESC LIMIT ?5",
+    );
+    // Larger than every UUID of version 7 in the next thousand years.
+    let last = DeliveryId::from_slice(&[0xff; 16]);
+    let before = before.or(last).map(Column);
+    let state = filter.state.map(Column);
+    let wanted = params![account, before, state, destination, limit(size)];
+    page(connection, &query, wanted, size, delivery)
+}
+
+fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let account: Id = get(row, "account_id")?;
+    Ok(Delivery {
+        id: get(row, "id")?,
+        destination: DestinationName::new(&account, &get(row, "destination_id")?),
+        destination_key: DestinationKey(row.get("destination")?),
+        state: get(row, "state")?,
+        payload_size: row.get("payload_size")?,
+        content_type: row.get("content_type")?,
+        event_type: row.get("event_type")?,
+        attempt_count: row.get("attempt_count")?,
+        last_class: get_optional(row, "last_class")?,
+        accepted_at: get(row, "accepted_at")?,
+        due_at: get_optional(row, "due_at")?,
+        settled_at: get_optional(row, "settled_at")?,
+    })
+}
+
+fn attempt((number, agent, record): (u32, Id, Vec<u8>)) -> Result<Attempt> {
+    let unreadable = |error: String| StoreError::Corrupt(format!("attempt {number}: {error}"));
+    let record =
+        v1::Outcome::decode(record.as_slice()).map_err(|error| unreadable(error.to_string()))?;
+    Ok(Attempt {
+        number,
+        agent: agent.into(),
+        outcome: wire::outcome_from_wire(record).map_err(|error| unreadable(error.to_string()))?,
+    })
+}

@@ -1,0 +1,124 @@
+//! The embedded store: SQLite in WAL mode with synchronous=FULL, one writer with group commit, a few
+//! readers. Each has a thread and a connection of its own.
+
+mod agents;
+mod certificates;
+mod connection;
+mod deliveries;
+mod installation;
+mod leases;
+mod readers;
+mod rows;
+mod settle;
+mod tenants;
+mod writer;
+
+use std::path::Path;
+
+use countersign_shared::tasks::Tasks;
+use rusqlite::Connection;
+
+use self::{readers::Readers, writer::Writer};
+use super::{Result, StoreError};
+
+/// The embedded store. Its threads end when it is dropped.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, making it if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be opened, is not a store of ours, or is of a newer version.
+    pub fn open(path: &Path, tasks: &Tasks) -> Result<Self> {
+        let writing = connection::open(path)?;
+        Ok(Self {
+            writer: Writer::start(writing, tasks)?,
+            readers: Readers::start(path, tasks)?,
+        })
+    }
+
+    /// Runs `work` in the writer's next transaction and answers when that is on disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(work).await
+    }
+
+    /// Runs `work` on a reader: it sees all that was answered before.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.readers.run(work).await
+    }
+}
+
+/// SQLite's errors in ours: what can pass (full disk, busy) is unavailable, what can't is corrupt.
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::{Error, ErrorCode};
+        match &error {
+            Error::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch => Self::Corrupt(error.to_string()),
+                _ => Self::Unavailable(error.to_string()),
+            },
+            _ => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_shared::tasks::Tasks;
+
+    use super::*;
+    use crate::store::conformance;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn it_conforms() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        conformance::run(|| {
+            let (tasks, failures) = Tasks::new();
+            let store = SqliteStore::open(&path, &tasks).unwrap();
+            (store, (tasks, failures))
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch("CREATE TABLE mine (x); PRAGMA user_version = 7;")
+            .unwrap();
+        drop(other);
+        let before = std::fs::read(&path).unwrap();
+        let (tasks, _failures) = Tasks::new();
+        let error = SqliteStore::open(&path, &tasks).unwrap_err().to_string();
+        assert!(error.contains("not a Countersign store"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_store_of_a_newer_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        drop(connection::open(&path).unwrap());
+        let newer = Connection::open(&path).unwrap();
+        newer.execute_batch("PRAGMA user_version = 99;").unwrap();
+        drop(newer);
+        let error = connection::open(&path).unwrap_err().to_string();
+        assert!(error.contains("newer version"), "{error}");
+    }
+}

@@ -1,0 +1,239 @@
+//! Between rows and the model: how each thing is written in a column, and read back.
+
+use countersign_shared::{
+    bundle::{MinimumTls, MtlsEnforcement},
+    class::FailureClass,
+    name::{AccountName, AgentName, DeliveryId, DestinationName, Id},
+    time::Timestamp,
+};
+use rusqlite::{
+    Connection, OptionalExtension as _, Params, Row, ToSql,
+    types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
+};
+
+use crate::{
+    model::{
+        BundleStatus, ClientCertificateState, DeliveryState, DestinationState, Page, Serial,
+        TrustModel,
+    },
+    store::{Result, StoreError},
+};
+
+/// A value that is written as one column.
+pub(super) struct Column<T>(pub(super) T);
+
+/// Defines how an enum is written as text.
+macro_rules! text_columns {
+    ($($type:ident { $($variant:ident = $text:literal),* $(,)? })*) => {$(
+        impl ToSql for Column<$type> {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(ToSqlOutput::from(match self.0 { $($type::$variant => $text,)* }))
+            }
+        }
+        impl FromSql for Column<$type> {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                match value.as_str()? {
+                    $($text => Ok(Self($type::$variant)),)*
+                    _ => Err(FromSqlError::InvalidType),
+                }
+            }
+        }
+    )*};
+}
+
+text_columns! {
+    MinimumTls { Tls12 = "1.2", Tls13 = "1.3" }
+    MtlsEnforcement { Deliver = "DELIVER", Refuse = "REFUSE" }
+    TrustModel { Dedicated = "DEDICATED" }
+    DestinationState { Enabled = "ENABLED", Disabled = "DISABLED" }
+    ClientCertificateState { Active = "ACTIVE" }
+    BundleStatus {
+        Received = "RECEIVED", Durable = "DURABLE", Active = "ACTIVE", Refused = "REFUSED",
+    }
+}
+
+/// A number: this column is written several times in a delivery's life.
+impl ToSql for Column<DeliveryState> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(match self.0 {
+            DeliveryState::Pending => 1,
+            DeliveryState::Leased => 2,
+            DeliveryState::Delivered => 3,
+            DeliveryState::DeadLetter => 4,
+        }))
+    }
+}
+
+impl FromSql for Column<DeliveryState> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(Self(match value.as_i64()? {
+            1 => DeliveryState::Pending,
+            2 => DeliveryState::Leased,
+            3 => DeliveryState::Delivered,
+            4 => DeliveryState::DeadLetter,
+            other => return Err(FromSqlError::OutOfRange(other)),
+        }))
+    }
+}
+
+impl ToSql for Column<FailureClass> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.0.as_str()))
+    }
+}
+
+impl FromSql for Column<FailureClass> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        FailureClass::parse(value.as_str()?)
+            .map(Self)
+            .ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for Column<Timestamp> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.0.as_unix_micros()))
+    }
+}
+
+impl FromSql for Column<Timestamp> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(Self(Timestamp::from_unix_micros(value.as_i64()?)))
+    }
+}
+
+impl ToSql for Column<DeliveryId> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.0.as_bytes().as_slice()))
+    }
+}
+
+impl FromSql for Column<DeliveryId> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        DeliveryId::from_slice(value.as_blob()?)
+            .map(Self)
+            .ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for Column<Serial> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.0.0.as_slice()))
+    }
+}
+
+impl FromSql for Column<Serial> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(Self(Serial(FromSql::column_result(value)?)))
+    }
+}
+
+impl FromSql for Column<Id> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Id::existing(value.as_str()?)
+            .map(Self)
+            .map_err(|error| FromSqlError::Other(Box::new(error)))
+    }
+}
+
+/// Reads a column that was written by [`Column`].
+pub(super) fn get<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    Column<T>: FromSql,
+{
+    Ok(row.get::<_, Column<T>>(column)?.0)
+}
+
+/// As [`get`], for a column that may be null.
+pub(super) fn get_optional<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+where
+    Column<T>: FromSql,
+{
+    Ok(row
+        .get::<_, Option<Column<T>>>(column)?
+        .map(|value| value.0))
+}
+
+/// Runs a query for one row; `None` when there is none.
+pub(super) fn one<T>(
+    connection: &Connection,
+    query: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>> {
+    let mut statement = connection.prepare_cached(query)?;
+    Ok(statement.query_row(params, read).optional()?)
+}
+
+/// Runs a query for all rows.
+pub(super) fn all<T>(
+    connection: &Connection,
+    query: &str,
+    params: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(query)?;
+    let rows = statement.query_map(params, read)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Runs a query that asks for `size + 1` rows.
+pub(super) fn page<T>(
+    connection: &Connection,
+    query: &str,
+    params: impl Params,
+    size: usize,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Page<T>> {
+    Ok(Page::cut(all(connection, query, params, read)?, size))
+}
+
+/// Runs a statement; answers with how many rows it changed.
+pub(super) fn execute(
+    connection: &Connection,
+    statement: &str,
+    params: impl Params,
+) -> Result<usize> {
+    Ok(connection.prepare_cached(statement)?.execute(params)?)
+}
+
+/// The store's handle of an account.
+pub(super) fn account_key(connection: &Connection, name: &AccountName) -> Result<i64> {
+    let query = "SELECT key FROM accounts WHERE id = ?";
+    one(connection, query, [name.id().as_str()], |row| row.get(0))?
+        .ok_or_else(|| StoreError::NotFound(name.to_string()))
+}
+
+/// The store's handles of a destination and of its account.
+pub(super) fn destination_keys(
+    connection: &Connection,
+    name: &DestinationName,
+) -> Result<(i64, i64)> {
+    let query = "SELECT d.key, d.account FROM destinations d JOIN accounts a ON a.key = d.account
+                 WHERE a.id = ? AND d.id = ?";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    one(
+        connection,
+        query,
+        [name.account(), name.destination()],
+        read,
+    )?
+    .ok_or_else(|| StoreError::NotFound(name.to_string()))
+}
+
+/// The store's handle of an agent.
+pub(super) fn agent_key(connection: &Connection, name: &AgentName) -> Result<i64> {
+    let query = "SELECT key FROM agents WHERE id = ?";
+    one(connection, query, [name.id().as_str()], |row| row.get(0))?
+        .ok_or_else(|| StoreError::NotFound(name.to_string()))
+}
+
+/// `size + 1` as a LIMIT.
+pub(super) fn limit(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// Numbers that SQLite keeps signed; ours are never negative and never that large.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

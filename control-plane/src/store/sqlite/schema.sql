@@ -1,0 +1,177 @@
+-- Times are microseconds since 1970. `key` columns are the store's own handles; they are never
+-- reused (AUTOINCREMENT), so that a handle in memory can't come to mean something else.
+
+CREATE TABLE installation (
+    id          TEXT NOT NULL,
+    kek_id      TEXT NOT NULL,
+    created_at  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE data_keys (
+    scope   TEXT PRIMARY KEY,
+    wrapped BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE api_keys (
+    id            TEXT PRIMARY KEY,
+    secret_sha256 BLOB NOT NULL,
+    display_name  TEXT NOT NULL,
+    created_at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE serials (
+    serial      BLOB PRIMARY KEY,
+    recorded_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE requests (
+    scope          TEXT NOT NULL,
+    request_id     TEXT NOT NULL,
+    content_sha256 BLOB NOT NULL,
+    resource       TEXT NOT NULL,
+    created_at     INTEGER NOT NULL,
+    PRIMARY KEY (scope, request_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE accounts (
+    key          INTEGER PRIMARY KEY AUTOINCREMENT,
+    id           TEXT NOT NULL UNIQUE,
+    display_name TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    updated_at   INTEGER NOT NULL,
+    revision     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE authorities (
+    owner      TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    anchor     BLOB NOT NULL,
+    provenance BLOB,
+    sealed_key BLOB NOT NULL,
+    not_before INTEGER NOT NULL,
+    not_after  INTEGER NOT NULL,
+    PRIMARY KEY (owner, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE destinations (
+    key                INTEGER PRIMARY KEY AUTOINCREMENT,
+    account            INTEGER NOT NULL REFERENCES accounts (key),
+    id                 TEXT NOT NULL,
+    display_name       TEXT NOT NULL,
+    url                TEXT NOT NULL,
+    trust_model        TEXT NOT NULL,
+    region             TEXT,
+    server_ca_pem      TEXT NOT NULL,
+    minimum_tls        TEXT NOT NULL,
+    mtls_enforcement   TEXT NOT NULL,
+    attempt_timeout    INTEGER NOT NULL,
+    concurrency_limit  INTEGER NOT NULL,
+    state              TEXT NOT NULL,
+    active_certificate INTEGER NOT NULL,
+    generation         INTEGER NOT NULL,
+    created_at         INTEGER NOT NULL,
+    updated_at         INTEGER NOT NULL,
+    revision           INTEGER NOT NULL,
+    UNIQUE (account, id)
+) STRICT;
+
+CREATE TABLE client_certificates (
+    destination       INTEGER NOT NULL REFERENCES destinations (key),
+    version           INTEGER NOT NULL,
+    state             TEXT NOT NULL,
+    serial            BLOB NOT NULL,
+    certificate       BLOB NOT NULL,
+    issuer_generation INTEGER NOT NULL,
+    sealed_key        BLOB NOT NULL,
+    not_before        INTEGER NOT NULL,
+    not_after         INTEGER NOT NULL,
+    PRIMARY KEY (destination, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE signing_secrets (
+    destination INTEGER NOT NULL REFERENCES destinations (key),
+    version     INTEGER NOT NULL,
+    sealed      BLOB NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (destination, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE deliveries (
+    id            BLOB PRIMARY KEY,
+    account       INTEGER NOT NULL,
+    destination   INTEGER NOT NULL,
+    state         INTEGER NOT NULL,
+    payload_size  INTEGER NOT NULL,
+    content_type  TEXT NOT NULL,
+    event_type    TEXT NOT NULL,
+    accepted_at   INTEGER NOT NULL,
+    attempt_count INTEGER NOT NULL DEFAULT 0,
+    epoch         INTEGER NOT NULL DEFAULT 0,
+    agent         INTEGER,
+    due_at        INTEGER,
+    last_class    TEXT,
+    settled_at    INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Lists of an account, newest first: ids are UUIDs of version 7 and sort by time.
+CREATE INDEX deliveries_of_account ON deliveries (account, id);
+
+-- What an agent holds: few rows at a time.
+CREATE INDEX deliveries_of_agent ON deliveries (agent) WHERE agent IS NOT NULL;
+
+-- Apart from `deliveries`, so that changing a delivery's state does not rewrite its payload.
+CREATE TABLE payloads (
+    id     BLOB PRIMARY KEY,
+    sealed BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Every unsettled delivery, by when it can next be leased. For a leased one that is the end of the
+-- lease: a lease that expires needs nobody to notice it.
+CREATE TABLE due (
+    destination INTEGER NOT NULL,
+    due_at      INTEGER NOT NULL,
+    id          BLOB NOT NULL,
+    PRIMARY KEY (destination, due_at, id)
+) STRICT, WITHOUT ROWID;
+
+-- `record` is the outcome in its wire form.
+CREATE TABLE attempts (
+    delivery BLOB NOT NULL,
+    number   INTEGER NOT NULL,
+    agent    TEXT NOT NULL,
+    record   BLOB NOT NULL,
+    PRIMARY KEY (delivery, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE join_tokens (
+    id                TEXT PRIMARY KEY,
+    secret_sha256     BLOB NOT NULL,
+    region            TEXT,
+    agent_id          TEXT,
+    created_at        INTEGER NOT NULL,
+    expires_at        INTEGER NOT NULL,
+    revoked_at        INTEGER,
+    used_by           TEXT,
+    public_key_sha256 BLOB
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE agents (
+    key                INTEGER PRIMARY KEY AUTOINCREMENT,
+    id                 TEXT NOT NULL UNIQUE,
+    region             TEXT,
+    version            TEXT NOT NULL,
+    created_at         INTEGER NOT NULL,
+    last_seen_at       INTEGER NOT NULL,
+    identity_not_after INTEGER NOT NULL,
+    public_key_sha256  BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE bundle_acknowledgements (
+    destination INTEGER NOT NULL REFERENCES destinations (key),
+    agent       INTEGER NOT NULL REFERENCES agents (key),
+    generation  INTEGER NOT NULL,
+    status      TEXT NOT NULL,
+    reason      TEXT NOT NULL,
+    at          INTEGER NOT NULL,
+    PRIMARY KEY (destination, agent)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,143 @@
+//! Settling: an outcome becomes an attempt and the delivery's next state, in one transaction, if its
+//! lease is still the newest and the agent's own.
+
+use countersign_shared::{
+    class::FailureClass, name::DeliveryId, outcome::Outcome, time::Timestamp, wire,
+};
+use prost::Message as _;
+use rusqlite::{Connection, params};
+
+use super::{
+    leases::{delete_due, insert_due},
+    rows::{Column, agent_key, execute, get, one, signed},
+};
+use crate::{
+    model::{DeliveryState, DestinationKey, Next, Settled, Settlement, Snapshot},
+    store::Result,
+};
+
+pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Vec<Settled>> {
+    let agent = agent_key(connection, &settlement.agent)?;
+    settlement
+        .outcomes
+        .iter()
+        .map(|outcome| settle_one(connection, settlement, agent, outcome))
+        .collect()
+}
+
+/// The leased delivery that an outcome is about.
+struct Leased {
+    destination: i64,
+    due_at: Timestamp,
+    snapshot: Snapshot,
+}
+
+fn settle_one(
+    connection: &Connection,
+    settlement: &Settlement,
+    agent: i64,
+    outcome: &Outcome,
+) -> Result<Settled> {
+    let query = "SELECT destination, due_at, attempt_count, accepted_at FROM deliveries
+                 WHERE id = ? AND epoch = ? AND agent = ? AND state = ?";
+    let wanted = params![
+        Column(outcome.delivery),
+        signed(outcome.epoch),
+        agent,
+        Column(DeliveryState::Leased)
+    ];
+    let found = one(connection, query, wanted, |row| {
+        Ok(Leased {
+            destination: row.get("destination")?,
+            due_at: get(row, "due_at")?,
+            snapshot: Snapshot {
+                attempt_count: row.get("attempt_count")?,
+                accepted_at: get(row, "accepted_at")?,
+            },
+        })
+    })?;
+    let Some(leased) = found else {
+        return Ok(Settled::Stale);
+    };
+    let next = (settlement.decide)(&leased.snapshot, outcome);
+    delete_due(
+        connection,
+        leased.destination,
+        leased.due_at,
+        outcome.delivery,
+    )?;
+    let counted = !matches!(next, Next::Again(_));
+    if counted {
+        record(
+            connection,
+            settlement,
+            outcome,
+            leased.snapshot.attempt_count + 1,
+        )?;
+    }
+    match next {
+        Next::Delivered | Next::DeadLetter => finish(connection, settlement.now, outcome, next)?,
+        Next::Retry(at) | Next::Again(at) => {
+            wait(connection, outcome.delivery, outcome.class, counted, at)?;
+            insert_due(connection, leased.destination, at, outcome.delivery)?;
+        }
+    }
+    Ok(Settled::Applied {
+        destination: DestinationKey(leased.destination),
+        next,
+    })
+}
+
+fn record(
+    connection: &Connection,
+    settlement: &Settlement,
+    outcome: &Outcome,
+    number: u32,
+) -> Result<()> {
+    let insert = "INSERT INTO attempts (delivery, number, agent, record) VALUES (?, ?, ?, ?)";
+    let made = params![
+        Column(outcome.delivery),
+        number,
+        settlement.agent.id().as_str(),
+        wire::outcome_to_wire(outcome).encode_to_vec()
+    ];
+    execute(connection, insert, made)?;
+    Ok(())
+}
+
+fn finish(connection: &Connection, now: Timestamp, outcome: &Outcome, next: Next) -> Result<()> {
+    let state = match next {
+        Next::Delivered => DeliveryState::Delivered,
+        _ => DeliveryState::DeadLetter,
+    };
+    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, last_class = ?,
+                  attempt_count = attempt_count + 1, settled_at = ? WHERE id = ?";
+    let settled = params![
+        Column(state),
+        Column(outcome.class),
+        Column(now),
+        Column(outcome.delivery)
+    ];
+    execute(connection, update, settled)?;
+    Ok(())
+}
+
+fn wait(
+    connection: &Connection,
+    id: DeliveryId,
+    class: FailureClass,
+    counted: bool,
+    at: Timestamp,
+) -> Result<()> {
+    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = ?, last_class = ?,
+                  attempt_count = attempt_count + ? WHERE id = ?";
+    let waiting = params![
+        Column(DeliveryState::Pending),
+        Column(at),
+        Column(class),
+        counted,
+        Column(id)
+    ];
+    execute(connection, update, waiting)?;
+    Ok(())
+}

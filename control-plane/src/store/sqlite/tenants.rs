@@ -1,0 +1,479 @@
+//! Accounts and destinations.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use countersign_shared::{
+    name::{AccountName, DestinationName, Id},
+    time::Timestamp,
+};
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    SqliteStore, certificates, installation,
+    rows::{
+        Column, account_key, all, destination_keys, execute, get, get_optional, limit, one, page,
+        signed,
+    },
+};
+use crate::{
+    model::{
+        Account, Destination, DestinationConfig, DestinationKey, DestinationState, Page, Sealed,
+        SigningSecret,
+    },
+    store::{BundleSource, NewAccount, NewDestination, Result, StoreError, TenantStore},
+};
+
+#[async_trait]
+impl TenantStore for SqliteStore {
+    async fn create_account(&self, new: NewAccount) -> Result<Account> {
+        self.write(move |connection| create_account(connection, &new))
+            .await
+    }
+
+    async fn account(&self, name: &AccountName) -> Result<Account> {
+        let name = name.clone();
+        self.read(move |connection| read_account(connection, &name))
+            .await
+    }
+
+    async fn accounts(&self, after: &str, size: usize) -> Result<Page<Account>> {
+        let after = after.to_owned();
+        self.read(move |connection| {
+            let query = "SELECT * FROM accounts WHERE id > ? ORDER BY id LIMIT ?";
+            page(
+                connection,
+                query,
+                params![after, limit(size)],
+                size,
+                account,
+            )
+        })
+        .await
+    }
+
+    async fn update_account(
+        &self,
+        name: &AccountName,
+        display_name: String,
+        revision: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Account> {
+        let name = name.clone();
+        self.write(move |connection| {
+            check_revision(read_account(connection, &name)?.revision, revision, &name)?;
+            let update = "UPDATE accounts SET display_name = ?, updated_at = ?,
+                          revision = revision + 1 WHERE id = ?";
+            execute(
+                connection,
+                update,
+                params![display_name, Column(now), name.id().as_str()],
+            )?;
+            read_account(connection, &name)
+        })
+        .await
+    }
+
+    async fn delete_account(
+        &self,
+        name: &AccountName,
+        revision: Option<u64>,
+        force: bool,
+    ) -> Result<()> {
+        let name = name.clone();
+        self.write(move |connection| delete_account(connection, &name, revision, force))
+            .await
+    }
+
+    async fn create_destination(&self, new: NewDestination) -> Result<Destination> {
+        self.write(move |connection| create_destination(connection, &new))
+            .await
+    }
+
+    async fn destination(&self, name: &DestinationName) -> Result<Destination> {
+        let name = name.clone();
+        self.read(move |connection| read_destination(connection, &name))
+            .await
+    }
+
+    async fn destination_by_key(&self, key: DestinationKey) -> Result<Destination> {
+        self.read(move |connection| {
+            one(
+                connection,
+                &destinations_where("d.key = ?"),
+                [key.0],
+                destination,
+            )?
+            .ok_or_else(|| StoreError::NotFound("the destination".to_owned()))
+        })
+        .await
+    }
+
+    async fn destinations(
+        &self,
+        account: &AccountName,
+        after: &str,
+        size: usize,
+    ) -> Result<Page<Destination>> {
+        let (account, after) = (account.clone(), after.to_owned());
+        self.read(move |connection| {
+            let key = account_key(connection, &account)?;
+            let query = destinations_where("d.account = ? AND d.id > ? ORDER BY d.id LIMIT ?");
+            page(
+                connection,
+                &query,
+                params![key, after, limit(size)],
+                size,
+                destination,
+            )
+        })
+        .await
+    }
+
+    async fn update_destination(
+        &self,
+        name: &DestinationName,
+        config: DestinationConfig,
+        revision: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Destination> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let old = read_destination(connection, &name)?;
+            check_revision(old.revision, revision, &name)?;
+            update_config(connection, old.key, &config, now)?;
+            read_destination(connection, &name)
+        })
+        .await
+    }
+
+    async fn set_destination_state(
+        &self,
+        name: &DestinationName,
+        state: DestinationState,
+        now: Timestamp,
+    ) -> Result<Destination> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let (key, _) = destination_keys(connection, &name)?;
+            let update = "UPDATE destinations SET state = ?1, updated_at = ?2,
+                          revision = revision + 1 WHERE key = ?3 AND state <> ?1";
+            execute(connection, update, params![Column(state), Column(now), key])?;
+            read_destination(connection, &name)
+        })
+        .await
+    }
+
+    async fn delete_destination(
+        &self,
+        name: &DestinationName,
+        revision: Option<u64>,
+        force: bool,
+    ) -> Result<()> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let old = read_destination(connection, &name)?;
+            check_revision(old.revision, revision, &name)?;
+            let query = "SELECT count(*) FROM (SELECT 1 FROM due WHERE destination = ? LIMIT 1)";
+            let waiting: Option<i64> = one(connection, query, [old.key.0], |row| row.get(0))?;
+            if waiting != Some(0) && !force {
+                return Err(StoreError::Precondition(format!(
+                    "{name} has deliveries that are not settled: wait for them, or set force to \
+                     drop them"
+                )));
+            }
+            delete_destination(connection, old.key.0)
+        })
+        .await
+    }
+
+    async fn signing_secret(
+        &self,
+        destination: &DestinationName,
+        version: Option<u32>,
+    ) -> Result<SigningSecret> {
+        let name = destination.clone();
+        self.read(move |connection| {
+            let (key, _) = destination_keys(connection, &name)?;
+            secrets(connection, key)?
+                .into_iter()
+                .find(|secret| version.is_none_or(|version| version == secret.version))
+                .ok_or_else(|| {
+                    let version = version.unwrap_or_default();
+                    StoreError::NotFound(format!("{name}/signingSecrets/{version}"))
+                })
+        })
+        .await
+    }
+
+    async fn bundle_source(&self, destination: &DestinationName) -> Result<BundleSource> {
+        let name = destination.clone();
+        self.read(move |connection| {
+            // One snapshot: certificate and generation belong together.
+            let snapshot = connection.unchecked_transaction()?;
+            let destination = read_destination(&snapshot, &name)?;
+            let version = destination.active_certificate;
+            let certificate =
+                certificates::read_certificate(&snapshot, destination.key.0, version)?.ok_or_else(
+                    || StoreError::Corrupt(format!("{name} has no certificate {version}")),
+                )?;
+            let secrets = secrets(&snapshot, destination.key.0)?;
+            Ok(BundleSource {
+                destination,
+                certificate,
+                secrets,
+            })
+        })
+        .await
+    }
+}
+
+fn check_revision(current: u64, expected: Option<u64>, name: &impl ToString) -> Result<()> {
+    match expected {
+        Some(expected) if expected != current => Err(StoreError::Changed(name.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn create_account(connection: &Connection, new: &NewAccount) -> Result<Account> {
+    let account = &new.account;
+    if installation::replayed(connection, new.request.as_ref())?.is_some() {
+        match read_account(connection, &account.name) {
+            // Deleted since: the name is free again, and so is the request id.
+            Err(StoreError::NotFound(_)) => {
+                installation::forget(connection, new.request.as_ref())?;
+            }
+            made => return made,
+        }
+    }
+    let insert = "INSERT OR IGNORE INTO accounts
+                  (id, display_name, created_at, updated_at, revision) VALUES (?, ?, ?, ?, ?)";
+    let made = params![
+        account.name.id().as_str(),
+        account.display_name,
+        Column(account.created_at),
+        Column(account.updated_at),
+        signed(account.revision)
+    ];
+    if execute(connection, insert, made)? == 0 {
+        return Err(StoreError::AlreadyExists(account.name.to_string()));
+    }
+    installation::insert_data_key(connection, &new.data_key)?;
+    certificates::insert_authority(connection, &new.authority)?;
+    let name = account.name.to_string();
+    installation::remember(connection, new.request.as_ref(), &name, account.created_at)?;
+    read_account(connection, &account.name)
+}
+
+fn read_account(connection: &Connection, name: &AccountName) -> Result<Account> {
+    let query = "SELECT * FROM accounts WHERE id = ?";
+    one(connection, query, [name.id().as_str()], account)?
+        .ok_or_else(|| StoreError::NotFound(name.to_string()))
+}
+
+fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        name: AccountName::from(get::<Id>(row, "id")?),
+        display_name: row.get("display_name")?,
+        created_at: get(row, "created_at")?,
+        updated_at: get(row, "updated_at")?,
+        revision: row.get::<_, i64>("revision")?.unsigned_abs(),
+    })
+}
+
+fn delete_account(
+    connection: &Connection,
+    name: &AccountName,
+    revision: Option<u64>,
+    force: bool,
+) -> Result<()> {
+    check_revision(read_account(connection, name)?.revision, revision, name)?;
+    let key = account_key(connection, name)?;
+    let query = "SELECT key FROM destinations WHERE account = ?";
+    let destinations: Vec<i64> = all(connection, query, [key], |row| row.get(0))?;
+    if !destinations.is_empty() && !force {
+        return Err(StoreError::Precondition(format!(
+            "{name} has {} destinations: delete them first, or set force",
+            destinations.len()
+        )));
+    }
+    for destination in destinations {
+        delete_destination(connection, destination)?;
+    }
+    // Without its data key nothing that was sealed for the account can be opened, backups included.
+    execute(
+        connection,
+        "DELETE FROM data_keys WHERE scope = ?",
+        [name.to_string()],
+    )?;
+    execute(
+        connection,
+        "DELETE FROM authorities WHERE owner = ?",
+        [name.to_string()],
+    )?;
+    execute(connection, "DELETE FROM accounts WHERE key = ?", [key])?;
+    Ok(())
+}
+
+fn create_destination(connection: &Connection, new: &NewDestination) -> Result<Destination> {
+    if let Some(name) = installation::replayed(connection, new.request.as_ref())? {
+        let name = name
+            .parse()
+            .map_err(|_| StoreError::Corrupt(format!("request of {name}")))?;
+        match read_destination(connection, &name) {
+            // Deleted since: the name is free again, and so is the request id.
+            Err(StoreError::NotFound(_)) => {
+                installation::forget(connection, new.request.as_ref())?;
+            }
+            made => return made,
+        }
+    }
+    let account: AccountName = format!("accounts/{}", new.name.account())
+        .parse()
+        .map_err(|_| StoreError::NotFound(new.name.to_string()))?;
+    let account = account_key(connection, &account)?;
+    let config = &new.config;
+    let insert = "INSERT OR IGNORE INTO destinations
+                  (account, id, display_name, url, trust_model, region, server_ca_pem, minimum_tls,
+                   mtls_enforcement, attempt_timeout, concurrency_limit, state, active_certificate,
+                   generation, created_at, updated_at, revision)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
+    let made = params![
+        account,
+        new.name.destination(),
+        config.display_name,
+        config.url,
+        Column(config.trust_model),
+        config.region.as_ref().map(Id::as_str),
+        config.server_ca_pem,
+        Column(config.minimum_tls),
+        Column(config.mtls_enforcement),
+        micros(config.attempt_timeout),
+        config.concurrency_limit,
+        Column(DestinationState::Enabled),
+        new.certificate.version,
+        Column(new.created_at),
+        Column(new.created_at)
+    ];
+    if execute(connection, insert, made)? == 0 {
+        return Err(StoreError::AlreadyExists(new.name.to_string()));
+    }
+    let key = connection.last_insert_rowid();
+    certificates::insert_certificate(connection, key, &new.certificate)?;
+    let insert = "INSERT INTO signing_secrets (destination, version, sealed, created_at)
+                  VALUES (?, ?, ?, ?)";
+    let secret = &new.secret;
+    let made = params![
+        key,
+        secret.version,
+        secret.sealed.0,
+        Column(secret.created_at)
+    ];
+    execute(connection, insert, made)?;
+    let name = new.name.to_string();
+    installation::remember(connection, new.request.as_ref(), &name, new.created_at)?;
+    read_destination(connection, &new.name)
+}
+
+fn update_config(
+    connection: &Connection,
+    key: DestinationKey,
+    config: &DestinationConfig,
+    now: Timestamp,
+) -> Result<()> {
+    let update = "UPDATE destinations SET
+                  display_name = ?, url = ?, trust_model = ?, region = ?, server_ca_pem = ?,
+                  minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
+                  updated_at = ?, generation = generation + 1, revision = revision + 1
+                  WHERE key = ?";
+    let made = params![
+        config.display_name,
+        config.url,
+        Column(config.trust_model),
+        config.region.as_ref().map(Id::as_str),
+        config.server_ca_pem,
+        Column(config.minimum_tls),
+        Column(config.mtls_enforcement),
+        micros(config.attempt_timeout),
+        config.concurrency_limit,
+        Column(now),
+        key.0
+    ];
+    execute(connection, update, made)?;
+    Ok(())
+}
+
+fn delete_destination(connection: &Connection, key: i64) -> Result<()> {
+    for statement in [
+        "DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE destination = ?)",
+        "DELETE FROM payloads WHERE id IN (SELECT id FROM deliveries WHERE destination = ?)",
+        "DELETE FROM deliveries WHERE destination = ?",
+        "DELETE FROM due WHERE destination = ?",
+        "DELETE FROM bundle_acknowledgements WHERE destination = ?",
+        "DELETE FROM signing_secrets WHERE destination = ?",
+        "DELETE FROM client_certificates WHERE destination = ?",
+        "DELETE FROM destinations WHERE key = ?",
+    ] {
+        execute(connection, statement, [key])?;
+    }
+    Ok(())
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn destinations_where(condition: &str) -> String {
+    format!(
+        "SELECT d.*, a.id AS account_id FROM destinations d JOIN accounts a ON a.key = d.account
+         WHERE {condition}"
+    )
+}
+
+fn read_destination(connection: &Connection, name: &DestinationName) -> Result<Destination> {
+    let query = destinations_where("a.id = ? AND d.id = ?");
+    one(
+        connection,
+        &query,
+        [name.account(), name.destination()],
+        destination,
+    )?
+    .ok_or_else(|| StoreError::NotFound(name.to_string()))
+}
+
+fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
+    let account: Id = get(row, "account_id")?;
+    let timeout = row.get::<_, i64>("attempt_timeout")?.unsigned_abs();
+    Ok(Destination {
+        key: DestinationKey(row.get("key")?),
+        name: DestinationName::new(&account, &get(row, "id")?),
+        config: DestinationConfig {
+            display_name: row.get("display_name")?,
+            url: row.get("url")?,
+            trust_model: get(row, "trust_model")?,
+            region: get_optional(row, "region")?,
+            server_ca_pem: row.get("server_ca_pem")?,
+            minimum_tls: get(row, "minimum_tls")?,
+            mtls_enforcement: get(row, "mtls_enforcement")?,
+            attempt_timeout: Duration::from_micros(timeout),
+            concurrency_limit: row.get("concurrency_limit")?,
+        },
+        state: get(row, "state")?,
+        active_certificate: row.get("active_certificate")?,
+        generation: row.get::<_, i64>("generation")?.unsigned_abs(),
+        created_at: get(row, "created_at")?,
+        updated_at: get(row, "updated_at")?,
+        revision: row.get::<_, i64>("revision")?.unsigned_abs(),
+    })
+}
+
+fn secrets(connection: &Connection, destination: i64) -> Result<Vec<SigningSecret>> {
+    let query = "SELECT * FROM signing_secrets WHERE destination = ? ORDER BY version DESC";
+    all(connection, query, [destination], |row| {
+        Ok(SigningSecret {
+            version: row.get("version")?,
+            sealed: Sealed(row.get("sealed")?),
+            created_at: get(row, "created_at")?,
+        })
+    })
+}
