@@ -34,6 +34,13 @@ pub fn secret_to_text(secret: &SecretBytes) -> SecretText {
     SecretText::from(format!("{PREFIX}{}", STANDARD.encode(secret.expose())))
 }
 
+/// The inverse of [`secret_to_text`]; `None` when it is not `whsec_` and base64. What a receiver does
+/// with the secret that it was given.
+pub fn secret_from_text(text: &SecretText) -> Option<SecretBytes> {
+    let encoded = text.expose().trim().strip_prefix(PREFIX)?;
+    STANDARD.decode(encoded).ok().map(SecretBytes::from)
+}
+
 /// The value of `webhook-signature` for one attempt: one `v1` signature for each secret, in order.
 pub fn sign_v1<'a>(
     secrets: impl IntoIterator<Item = &'a SecretBytes>,
@@ -121,5 +128,12 @@ mod tests {
             text.expose(),
             "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
         );
+        assert_eq!(
+            secret_from_text(&text),
+            Some(SecretBytes::from(vec![0; 32]))
+        );
+        for wrong in ["", "AAAA", "whsec_!", "whpk_AAAA"] {
+            assert!(secret_from_text(&SecretText::from(wrong.to_owned())).is_none());
+        }
     }
 }
