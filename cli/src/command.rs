@@ -1,0 +1,91 @@
+//! The command line: which part of the product to run.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{dev, output, standard_input};
+
+const EXAMPLES: &str = "\
+Examples:
+  See one webhook delivered over mutual TLS, end to end, on this machine:
+    countersign dev
+
+  The same for a script: one delivery, one JSON object, exit status 0 when it was confirmed:
+    countersign dev --once --json
+
+  Run a control plane, and keep its administrator key in a file:
+    countersign control-plane --data-dir /var/lib/countersign --admin-key-file admin.key
+
+  Enroll an agent with the token that CreateJoinToken returned, then run it:
+    countersign agent enroll --data-dir /var/lib/countersign-agent \\
+      --control-plane https://control-plane.example:8444 --token-file token
+    countersign agent run --data-dir /var/lib/countersign-agent
+
+Administration is gRPC with server reflection: use grpcurl, as `countersign dev` shows.";
+
+/// Delivers webhooks over mutual TLS, with HMAC signatures on top.
+#[derive(Parser)]
+#[command(name = "countersign", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct CommandLine {
+    /// Stop when standard input ends: how `dev` makes sure that nothing outlives it.
+    #[arg(long, hide = true)]
+    stop_when_stdin_ends: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+#[allow(clippy::large_enum_variant)] // made once in a process
+enum Command {
+    /// Show everything at work on this machine: control plane, agent and a receiver that demands
+    /// mutual TLS.
+    Dev(dev::Arguments),
+    /// Run a control plane: certificate authority, configuration, delivery jobs.
+    ControlPlane(countersign_control_plane::command::Arguments),
+    /// Enroll or run an agent: it makes the deliveries, near their receivers.
+    Agent(countersign_agent::command::Arguments),
+}
+
+/// Runs what the command line says; returns when it has ended.
+pub(crate) fn run(line: CommandLine) -> ExitCode {
+    if line.stop_when_stdin_ends
+        && let Err(error) = standard_input::stop_when_it_ends()
+    {
+        output::error(&format!("countersign: can't watch standard input: {error}"));
+        return ExitCode::FAILURE;
+    }
+    match line.command {
+        Command::Dev(arguments) => dev::run(arguments),
+        Command::ControlPlane(arguments) => countersign_control_plane::command::run(arguments),
+        Command::Agent(arguments) => countersign_agent::command::run(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_takes_its_flags_and_refuses_others() {
+        let parse = |line: &str| CommandLine::try_parse_from(line.split(' '));
+        assert!(parse("countersign dev --once --json --keep --data-dir /tmp/x").is_ok());
+        assert!(parse("countersign dev --twice").is_err());
+        assert!(parse("countersign").is_err());
+    }
+
+    #[test]
+    fn help_shows_examples_and_hides_the_internal_flag() {
+        let help = CommandLine::command().render_long_help().to_string();
+        assert!(help.contains("countersign dev --once --json"), "{help}");
+        assert!(!help.contains("stop-when-stdin-ends"), "{help}");
+    }
+}

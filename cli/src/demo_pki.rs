@@ -1,0 +1,135 @@
+//! The demonstration receiver's own certificate authority and server certificate, made anew with
+//! every run and kept in memory only.
+
+use std::{fmt, net::Ipv4Addr, time::Duration};
+
+use countersign_shared::{random, time::Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// Receivers' clocks differ: certificates begin this much earlier.
+const BACKDATED: Duration = Duration::from_secs(600);
+const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A server's certificate and key, and what its clients trust.
+pub(crate) struct ServerIdentity {
+    /// The authority in PEM: `server_ca_pem` of a destination.
+    pub(crate) ca_pem: String,
+    /// The server's certificate.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+/// The key is secret.
+impl fmt::Debug for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerIdentity").finish_non_exhaustive()
+    }
+}
+
+/// Makes an authority and a certificate for `127.0.0.1` and `localhost`, good for 30 days.
+///
+/// # Errors
+/// When the crypto library makes no key or signature.
+pub(crate) fn server_for_loopback(now: Timestamp) -> Result<ServerIdentity, rcgen::Error> {
+    let ca_key = KeyPair::generate()?;
+    let ca_parameters = authority("Demonstration Receiver CA", now);
+    let ca = ca_parameters.self_signed(&ca_key)?;
+    let key = KeyPair::generate()?;
+    let mut parameters = named("Demonstration Receiver", now);
+    parameters.subject_alt_names = vec![
+        SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
+        SanType::DnsName("localhost".try_into()?),
+    ];
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters.signed_by(&key, &Issuer::from_params(&ca_parameters, &ca_key))?;
+    Ok(ServerIdentity {
+        ca_pem: ca.pem(),
+        chain: vec![certificate.der().clone()],
+        key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+    })
+}
+
+fn authority(name: &str, now: Timestamp) -> CertificateParams {
+    let mut parameters = named(name, now);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    parameters
+}
+
+fn named(name: &str, now: Timestamp) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    parameters.serial_number = Some(serial());
+    if let (Some(from), Some(to)) = (
+        now.minus(BACKDATED).to_date_time(),
+        now.plus(LIFE).to_date_time(),
+    ) {
+        parameters.not_before = from;
+        parameters.not_after = to;
+    }
+    parameters
+}
+
+/// 127 random bits, positive (RFC 5280 section 4.1.2.2).
+fn serial() -> SerialNumber {
+    let mut bytes = random::bytes::<16>();
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&bytes)
+}
+
+/// Client certificates for the receiver's tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A client's certificate, its key, and the anchor that it chains to.
+    pub(crate) struct Client {
+        pub(crate) anchor: CertificateDer<'static>,
+        pub(crate) chain: Vec<CertificateDer<'static>>,
+        pub(crate) key: PrivateKeyDer<'static>,
+    }
+
+    /// An authority of its own and a client certificate with `uri` in its names.
+    pub(crate) fn client(common_name: &str, uri: &str, now: Timestamp) -> Client {
+        let ca_key = KeyPair::generate().unwrap();
+        let ca_parameters = authority("Test CA", now);
+        let ca = ca_parameters.self_signed(&ca_key).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = named(common_name, now);
+        parameters.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let issuer = Issuer::from_params(&ca_parameters, &ca_key);
+        let certificate = parameters.signed_by(&key, &issuer).unwrap();
+        Client {
+            anchor: ca.der().clone(),
+            chain: vec![certificate.der().clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_certificate_is_of_the_authority_and_for_a_month() {
+        let now = Timestamp::from_unix_seconds(1_700_000_000);
+        let identity = server_for_loopback(now).unwrap();
+        let ca = countersign_shared::tls::certificates_from_pem(&identity.ca_pem).unwrap();
+        let ca = countersign_shared::tls::certificate_facts(&ca[0]).unwrap();
+        let leaf = countersign_shared::tls::certificate_facts(&identity.chain[0]).unwrap();
+        assert_eq!(leaf.issuer, ca.subject);
+        assert_eq!(leaf.not_before, now.minus(BACKDATED));
+        assert_eq!(leaf.not_after, now.plus(LIFE));
+        assert_eq!(leaf.serial.len(), 32);
+    }
+}

@@ -1,0 +1,159 @@
+//! `countersign dev`: the whole product on one machine. A control plane and an enrolled agent as
+//! child processes, a receiver that demands mutual TLS in this one, a delivery from end to end, and
+//! a timeline of what each side saw. It then stays up for whoever wants to try more.
+
+mod certificate;
+mod children;
+mod directory;
+mod failure;
+mod grpcurl_hints;
+mod provision;
+mod receiver;
+mod report;
+mod steps;
+mod story;
+mod system;
+mod timeline;
+mod trust_anchor;
+
+use std::{io, path::PathBuf, pin::pin, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Args;
+use countersign_shared::{
+    VERSION,
+    logging::{self, LogFormat},
+    tasks::stop_signal,
+    time::SystemClock,
+    tls,
+};
+
+use crate::output::{self, Console, Stream};
+use directory::Directory;
+use failure::Failure;
+use steps::Running;
+use system::System;
+
+/// How long everything may take until the first delivery is confirmed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const NOTES: &str = "\
+Everything listens on free ports of the loopback interface. Control plane and agent write their logs \
+to control-plane.log and agent.log in the data directory.
+
+Examples:
+  countersign dev                          look, then try the grpcurl commands that it prints
+  countersign dev --data-dir ./demo        keep accounts, keys and deliveries for the next time
+  countersign dev --once --json | jq .     one delivery for a script; exit status 0 if confirmed";
+
+/// Flags of `countersign dev`.
+#[derive(Debug, Args)]
+#[command(after_help = NOTES)]
+pub(crate) struct Arguments {
+    /// Where to keep everything. Default: a temporary directory, removed at the end.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Stop after the first confirmed delivery: exit status 0, or 1 with the reason.
+    #[arg(long)]
+    once: bool,
+    /// Print one JSON object on standard output; the timeline goes to standard error.
+    #[arg(long)]
+    json: bool,
+    /// Keep the temporary directory.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the demonstration; returns when it has ended and nothing of it is left running.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    tls::install_default_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let started = runtime
+        .map_err(Failure::io("can't start"))
+        .and_then(|runtime| {
+            // The filter is one that is understood.
+            let _ = logging::init(LogFormat::Human, "warn");
+            let directory = Directory::open(arguments.data_dir.as_deref(), arguments.keep)
+                .map_err(Failure::io("can't use the data directory"))?;
+            Ok((runtime, directory))
+        });
+    match started {
+        Ok((runtime, directory)) => runtime.block_on(show(&arguments, directory)),
+        Err(failure) => {
+            output::error(&format!("countersign dev: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The demonstration from its first line to its last.
+async fn show(arguments: &Arguments, directory: Directory) -> ExitCode {
+    let stream = if arguments.json {
+        Stream::Error
+    } else {
+        Stream::Output
+    };
+    let console = Console::new(stream);
+    let mut system = System::new(directory, console, Arc::new(SystemClock));
+    system.say(&format!(
+        "Countersign {VERSION}: one webhook over mutual TLS, from end to end\n"
+    ));
+    let ended = until_the_end(arguments, &mut system).await;
+    let killed = tokio::select! {
+        killed = system.stop() => killed,
+        // A second signal: what still runs is killed when it is dropped.
+        _ = stop_signal() => vec!["what was still running"],
+    };
+    system.close(&killed);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The first delivery, the report about it, and, unless it is to be the only one, what comes after.
+///
+/// # Errors
+/// [`Failure`]; the user has been told of it.
+async fn until_the_end(arguments: &Arguments, system: &mut System) -> Result<(), Failure> {
+    let mut signal = pin!(stop_signal());
+    let first = tokio::select! {
+        first = tokio::time::timeout(DEADLINE, steps::demonstrate(system)) => first,
+        signal = signal.as_mut() => Ok(Err(interrupted(signal))),
+    };
+    let first = first.unwrap_or_else(|_| Err(system.deadline_passed(DEADLINE)));
+    system.idle();
+    if let Err(failure) = &first {
+        system.fail(failure);
+    }
+    if arguments.json {
+        output::result(&system.report.to_json());
+    }
+    let Running { mut events, hints } = first?;
+    if arguments.once {
+        system.tell(&story::stopping("Done"));
+        return Ok(());
+    }
+    system.say(&hints);
+    let failure = tokio::select! {
+        failure = steps::stay(system, &mut events) => failure,
+        signal = signal => match signal {
+            Ok(name) => {
+                system.tell(&story::stopping(name));
+                return Ok(());
+            }
+            Err(error) => interrupted(Err(error)),
+        },
+    };
+    system.fail(&failure);
+    Err(failure)
+}
+
+fn interrupted(signal: io::Result<&'static str>) -> Failure {
+    match signal {
+        Ok(name) => Failure::Interrupted(name),
+        Err(error) => Failure::io("can't wait for signals")(error),
+    }
+}

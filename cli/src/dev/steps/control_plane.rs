@@ -1,0 +1,103 @@
+//! Step 1: the control plane, and a connection to its API.
+
+use std::{ffi::OsString, fs, net::SocketAddr};
+
+use countersign_shared::{files, secret::SecretText};
+
+use crate::{
+    api_client::ApiClient,
+    dev::{
+        children::Child,
+        directory::{Addresses, Remembered, all_free},
+        failure::Failure,
+        provision::Administrator,
+        story,
+        system::System,
+    },
+};
+
+/// A control plane that answers.
+pub(crate) struct ControlPlane {
+    /// Where it listens.
+    pub(crate) addresses: Addresses,
+    /// Its API.
+    pub(crate) administrator: Administrator,
+    /// What an earlier run left that still fits: the control plane listens where it did then.
+    pub(crate) remembered: Option<Remembered>,
+}
+
+/// Starts it and waits until it listens.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn start(system: &mut System) -> Result<ControlPlane, Failure> {
+    system.tell(&story::starting(
+        system.directory.root(),
+        system.directory.is_temporary(),
+    ));
+    // An enrolled agent looks for the control plane where it was; and so do people's notes.
+    let remembered = system.directory.remembered();
+    let remembered = remembered.filter(|earlier| all_free(&earlier.addresses));
+    let wanted = remembered.as_ref().map(|earlier| earlier.addresses);
+    let log = system.directory.log("control-plane");
+    let child = Child::start("control plane", arguments(system, wanted), &log)?;
+    let pid = child.pid();
+    system.control_plane = Some(child);
+    system.wait_for("the control plane to listen");
+    let addresses = loop {
+        match pid.and_then(|pid| system.directory.listeners(pid)) {
+            Some(addresses) => break addresses,
+            None => system.pause().await?,
+        }
+    };
+    note(system, addresses);
+    let administrator = connect(system, addresses.api).await?;
+    system.tell(&story::control_plane_up(&addresses));
+    Ok(ControlPlane {
+        addresses,
+        administrator,
+        remembered: remembered.filter(|earlier| earlier.addresses == addresses),
+    })
+}
+
+fn arguments(system: &System, wanted: Option<Addresses>) -> Vec<OsString> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let address = |pick: fn(Addresses) -> SocketAddr| wanted.map_or(any, pick).to_string();
+    vec![
+        "control-plane".into(),
+        "--data-dir".into(),
+        system.directory.control_plane().into(),
+        "--admin-key-file".into(),
+        system.directory.key_file().into(),
+        "--listen-api".into(),
+        address(|wanted| wanted.api).into(),
+        "--listen-agents".into(),
+        address(|wanted| wanted.agents).into(),
+        "--listen-http".into(),
+        address(|wanted| wanted.http).into(),
+    ]
+}
+
+fn note(system: &mut System, addresses: Addresses) {
+    let (ca_file, key_file) = (system.directory.ca_file(), system.directory.key_file());
+    let report = &mut system.report;
+    report.api = Some(addresses.api);
+    report.agents = Some(addresses.agents);
+    report.http = Some(addresses.http);
+    report.ca_file = Some(ca_file);
+    report.key_file = Some(key_file);
+}
+
+async fn connect(system: &mut System, api: SocketAddr) -> Result<Administrator, Failure> {
+    system.wait_for("a connection to the API");
+    let ca_file = system.directory.ca_file();
+    let ca_pem = fs::read_to_string(&ca_file)
+        .map_err(Failure::io(format!("can't read {}", ca_file.display())))?;
+    let key_file = system.directory.key_file();
+    let key = files::read_private(&key_file)
+        .map_err(Failure::io(format!("can't read {}", key_file.display())))?;
+    // Not UTF-8 is not an API key either: the client says so.
+    let key = SecretText::from(String::from_utf8(key).unwrap_or_else(|_| "\n".to_owned()));
+    let client = ApiClient::connect(api, &ca_pem, &key).await?;
+    Ok(Administrator::new(client))
+}
