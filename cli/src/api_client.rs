@@ -182,6 +182,9 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -215,5 +218,17 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&address.to_string()), "{text}");
         assert!(text.to_lowercase().contains("refused"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_authority_gets_no_key() {
+        let server = testing::Server::start(|call| panic!("called: {}", call.method)).await;
+        let now = countersign_shared::time::Timestamp::from_unix_seconds(1_700_000_000);
+        let other = crate::demo_pki::server_for_loopback(now).unwrap().ca_pem;
+        let key = SecretText::from("k".to_owned());
+        let connected = ApiClient::connect(server.address, &other, &key).await;
+        let error = connected.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+        server.stop().await;
     }
 }

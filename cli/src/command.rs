@@ -26,7 +26,7 @@ Administration is gRPC with server reflection: use grpcurl, as `countersign dev`
 
 /// Delivers webhooks over mutual TLS, with HMAC signatures on top.
 #[derive(Parser)]
-#[command(name = "countersign", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "countersign", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct CommandLine {
     /// Stop when standard input ends: how `dev` makes sure that nothing outlives it.
     #[arg(long, hide = true)]

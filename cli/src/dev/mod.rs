@@ -30,6 +30,7 @@ use countersign_shared::{
 use crate::output::{self, Console, Stream};
 use directory::Directory;
 use failure::Failure;
+use report::Report;
 use steps::Running;
 use system::System;
 
@@ -83,6 +84,11 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Ok((runtime, directory)) => runtime.block_on(show(&arguments, directory)),
         Err(failure) => {
             output::error(&format!("countersign dev: {failure}"));
+            if arguments.json {
+                let mut report = Report::default();
+                report.failed(failure.to_string());
+                output::result(&report.to_json());
+            }
             ExitCode::FAILURE
         }
     }

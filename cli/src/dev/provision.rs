@@ -240,3 +240,6 @@ impl Administrator {
         Ok(checked("ListAttempts", answer)?.attempts)
     }
 }
+
+#[cfg(test)]
+mod tests;

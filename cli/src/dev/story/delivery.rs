@@ -1,106 +1,15 @@
-//! The demonstration in words: one timeline entry for each thing that happens.
-
-use std::{io, path::Path};
+//! How a delivery goes, in words: one timeline entry for what each side saw of it.
 
 use countersign_proto::v1;
 use countersign_shared::{time::Timestamp, wire};
 
-use super::{
-    certificate::Certificate,
-    directory::Addresses,
-    grpcurl_hints::Hint,
-    provision::Origin,
+use crate::dev::{
     receiver::record::{Connection, Reception},
     report::{class_text, milliseconds},
     timeline::Entry,
 };
 
-fn made(origin: Origin) -> &'static str {
-    match origin {
-        Origin::New => "created",
-        Origin::Earlier => "taken over from an earlier run",
-    }
-}
-
-fn yes(value: bool) -> &'static str {
-    if value { "yes" } else { "NO" }
-}
-
-pub(crate) fn starting(data_dir: &Path, temporary: bool) -> Entry {
-    let until = if temporary {
-        " (removed at the end)"
-    } else {
-        ""
-    };
-    Entry::new("Starting the control plane")
-        .fact("data directory", format!("{}{until}", data_dir.display()))
-}
-
-pub(crate) fn control_plane_up(at: &Addresses) -> Entry {
-    Entry::new("Control plane is up")
-        .fact("API", format!("{}  TLS 1.3, gRPC, bearer key", at.api))
-        .fact(
-            "for agents",
-            format!("{}  TLS 1.3, gRPC, client certificates", at.agents),
-        )
-        .fact(
-            "HTTP",
-            format!("{}  metrics, health, trust anchors", at.http),
-        )
-}
-
-pub(crate) fn account(name: &str, origin: Origin, url: &str, anchors: &[Certificate]) -> Entry {
-    let headline = format!(
-        "{name} {}: it has a certificate authority of its own",
-        made(origin)
-    );
-    anchors
-        .iter()
-        .fold(Entry::new(headline), |entry, anchor| {
-            entry
-                .fact("trust anchor", &anchor.common_name)
-                .fact("valid", anchor.validity())
-                .fact("SHA-256", &anchor.sha256)
-        })
-        .fact("receivers get it from", url)
-}
-
-pub(crate) fn receiver_up(url: &str, anchors: &[Certificate]) -> Entry {
-    let names: Vec<&str> = anchors
-        .iter()
-        .map(|anchor| anchor.common_name.as_str())
-        .collect();
-    Entry::new("Receiver is up: an ordinary HTTPS server")
-        .fact("URL", url)
-        .fact(
-            "it demands",
-            format!("a client certificate signed by {}", names.join(" or ")),
-        )
-        .fact(
-            "it verifies",
-            "webhook-signature, and that webhook-timestamp is within 5 minutes",
-        )
-}
-
-pub(crate) fn destination(name: &str, origin: Origin, issued: &Certificate) -> Entry {
-    Entry::new(format!(
-        "{name} {}, with a client certificate",
-        made(origin)
-    ))
-    .fact("subject CN", &issued.common_name)
-    .fact("issuer", &issued.issuer_common_name)
-    .fact("serial", &issued.serial)
-    .fact("valid", issued.validity())
-    .fact("SPIFFE URI", issued.uri.as_deref().unwrap_or_default())
-}
-
-pub(crate) fn agent(name: &str, origin: Origin) -> Entry {
-    Entry::new(match origin {
-        Origin::New => format!("{name} enrolled with a one-time token, and is connected"),
-        Origin::Earlier => format!("{name}, enrolled by an earlier run, is connected"),
-    })
-}
-
+/// A delivery is accepted.
 pub(crate) fn accepted(delivery: &v1::Delivery) -> Entry {
     Entry::new("Delivery accepted: it is durable, and nothing can lose it now")
         .fact("name", &delivery.name)
@@ -113,6 +22,7 @@ pub(crate) fn accepted(delivery: &v1::Delivery) -> Entry {
         )
 }
 
+/// The receiver got the delivery that the store accepted at `accepted`.
 pub(crate) fn received(reception: &Reception, accepted: Option<Timestamp>) -> Entry {
     let peer = &reception.connection.peer;
     let after = accepted.map(|at| format!("{:.1} ms", milliseconds(at, reception.at)));
@@ -141,6 +51,7 @@ fn connection(seen: &Connection) -> String {
     parts.join(", ")
 }
 
+/// The store has the outcome of an attempt.
 pub(crate) fn attempt(attempt: &v1::Attempt, settled_ms: Option<f64>) -> Entry {
     let class = class_text(attempt.class).unwrap_or_default();
     let status = (attempt.http_status > 0).then(|| format!(", HTTP {}", attempt.http_status));
@@ -215,51 +126,13 @@ pub(crate) fn another(reception: &Reception) -> Entry {
     ))
 }
 
+/// The receiver refused a connection, for one reason of its fixed list.
 pub(crate) fn refused(why: &str) -> Entry {
     Entry::new(format!("Receiver refused a connection: {why}"))
 }
 
-pub(crate) fn ready(hints: &[Hint]) -> String {
-    let commands = hints
-        .iter()
-        .map(|hint| format!("# {}\n{}", hint.what, hint.command));
-    let commands: Vec<_> = commands.collect();
-    format!(
-        "\nAll of it is running. Ask the API yourself, with grpcurl:\n\n{}\n\nCtrl-C stops \
-         everything.\n",
-        commands.join("\n\n")
-    )
-}
-
-pub(crate) fn failed(reason: &str, temporary: bool) -> String {
-    let advice = if temporary {
-        "\nTo look at its files, run it again with --keep or --data-dir."
-    } else {
-        ""
-    };
-    format!("\nFailed: {reason}{advice}\n")
-}
-
-pub(crate) fn stopping(why: &str) -> Entry {
-    Entry::new(format!("{why}: stopping agent, control plane and receiver"))
-}
-
-pub(crate) fn stopped(killed: &[&str], kept: Option<&Path>) -> Entry {
-    let headline = match killed {
-        [] => "Everything is stopped".to_owned(),
-        names => format!(
-            "Everything is stopped; had to be killed: {}",
-            names.join(", ")
-        ),
-    };
-    let place = kept.map_or_else(|| "removed".to_owned(), |path| path.display().to_string());
-    Entry::new(headline).fact("data directory", place)
-}
-
-pub(crate) fn not_removed(error: &io::Error) -> Entry {
-    Entry::new(format!(
-        "Everything is stopped, but the temporary directory can't be removed: {error}"
-    ))
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "NO" }
 }
 
 #[cfg(test)]
@@ -267,7 +140,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::dev::receiver::record::Verdict;
+    use crate::dev::{certificate::Certificate, receiver::record::Verdict};
 
     fn text(entry: &Entry) -> String {
         entry.render(Duration::ZERO, false)
