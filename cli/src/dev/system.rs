@@ -153,8 +153,8 @@ impl System {
     /// Tells of a failure and notes it in the report.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         let reason = failure.to_string();
-        self.console
-            .say(&story::failed(&reason, self.directory.is_temporary()));
+        let going = self.directory.is_temporary() && !matches!(failure, Failure::Interrupted(_));
+        self.console.say(&story::failed(&reason, going));
         self.report.failed(reason);
     }
 

@@ -3,8 +3,6 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-const LABEL_WIDTH: usize = 22;
-
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -36,8 +34,10 @@ impl Entry {
         let paint = Paint(colour);
         let time = paint.dim(&format!("{:>8.3} s", elapsed.as_secs_f64()));
         let mut text = format!("{time}  {}", paint.bold(&harmless(&self.headline)));
+        let labels = self.facts.iter().map(|(label, _)| label.chars().count());
+        let width = labels.max().unwrap_or_default();
         for (label, value) in &self.facts {
-            let label = paint.dim(&format!("{label:<LABEL_WIDTH$}"));
+            let label = paint.dim(&format!("{label:<width$}"));
             // Writing to a String can't fail.
             let _ = write!(text, "\n{:14}{label}  {}", "", harmless(value));
         }
@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn without_colour_it_is_plain_and_aligned() {
         let expected = "   1.234 s  Receiver got it\n\
-            \x20             TLS version             TLSv1.3\n\
-            \x20             cipher suite            TLS_AES_256_GCM_SHA384";
+            \x20             TLS version   TLSv1.3\n\
+            \x20             cipher suite  TLS_AES_256_GCM_SHA384";
         assert_eq!(
             entry().render(Duration::from_micros(1_234_400), false),
             expected
