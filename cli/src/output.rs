@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::ProgressBar;
+
+/// How often the spinner moves.
+const TICK: Duration = Duration::from_millis(80);
 
 /// Where text goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,21 +54,17 @@ pub(crate) fn error(text: &str) {
 pub(crate) struct Console {
     stream: Stream,
     colour: bool,
-    spinner: ProgressBar,
+    /// On standard error; only while something is awaited, and only on a terminal.
+    spinner: Option<ProgressBar>,
 }
 
 impl Console {
-    /// Writes to `stream`. The spinner is on standard error, and only when that is a terminal.
+    /// Writes to `stream`.
     pub(crate) fn new(stream: Stream) -> Self {
-        let target = if io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
         Self {
             stream,
             colour: colour_wanted(stream.is_terminal(), |name| env::var_os(name)),
-            spinner: ProgressBar::with_draw_target(None, target),
+            spinner: None,
         }
     }
 
@@ -76,21 +75,30 @@ impl Console {
 
     /// Writes a text of one or more lines.
     pub(crate) fn say(&self, text: &str) {
-        self.spinner.suspend(|| self.stream.write(text));
-    }
-
-    /// Shows what is awaited until [`Console::idle`].
-    pub(crate) fn busy(&self, what: &'static str) {
-        self.spinner.set_message(what);
-        if !self.spinner.is_hidden() {
-            self.spinner.enable_steady_tick(Duration::from_millis(80));
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(|| self.stream.write(text)),
+            None => self.stream.write(text),
         }
     }
 
+    /// Shows what is awaited until [`Console::idle`].
+    pub(crate) fn busy(&mut self, what: &'static str) {
+        if !Stream::Error.is_terminal() {
+            return;
+        }
+        let spinner = self.spinner.get_or_insert_with(|| {
+            let made = ProgressBar::new_spinner();
+            made.enable_steady_tick(TICK);
+            made
+        });
+        spinner.set_message(format!("waiting for {what}"));
+    }
+
     /// Takes the spinner away.
-    pub(crate) fn idle(&self) {
-        self.spinner.disable_steady_tick();
-        self.spinner.finish_and_clear();
+    pub(crate) fn idle(&mut self) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl System {
     }
 
     /// Nothing is awaited any more.
-    pub(crate) fn idle(&self) {
+    pub(crate) fn idle(&mut self) {
         self.console.idle();
     }
 
