@@ -38,16 +38,14 @@ pub(crate) enum ChildError {
         error: io::Error,
     },
     /// It ended, and should not have, or not this way.
-    #[error("the {name} ended with {status}; the end of {}:\n{tail}", log.display())]
+    #[error("the {name} ended with {status}; {log_end}")]
     Ended {
         /// Which child.
         name: &'static str,
         /// How.
         status: ExitStatus,
-        /// Its log file.
-        log: PathBuf,
-        /// The last lines of it.
-        tail: String,
+        /// The last lines of its log, and where they are.
+        log_end: String,
     },
 }
 
@@ -93,6 +91,11 @@ impl Child {
     /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.id()
+    }
+
+    /// The last lines of its log, and where they are.
+    pub(crate) fn log_end(&self) -> String {
+        log_end(&self.log)
     }
 
     /// Fails when it has ended.
@@ -170,9 +173,13 @@ fn ended(name: &'static str, status: ExitStatus, log: &Path) -> ChildError {
     ChildError::Ended {
         name,
         status,
-        log: log.to_owned(),
-        tail: tail(log).unwrap_or_else(|error| format!("(not readable: {error})")),
+        log_end: log_end(log),
     }
+}
+
+fn log_end(log: &Path) -> String {
+    let tail = tail(log).unwrap_or_else(|error| format!("(not readable: {error})"));
+    format!("the end of {}:\n{tail}", log.display())
 }
 
 /// The last lines of a file.

@@ -61,7 +61,7 @@ pub(crate) enum Failure {
     #[error("receiver and control plane do not agree: {0}")]
     Disagreement(String),
     /// It took too long.
-    #[error("not confirmed within {seconds} s, still waiting for {what}{last}")]
+    #[error("not confirmed within {seconds} s, still waiting for {what}{last}{logs}")]
     Deadline {
         /// The deadline in seconds.
         seconds: u64,
@@ -69,6 +69,8 @@ pub(crate) enum Failure {
         what: &'static str,
         /// How the last attempt ended.
         last: String,
+        /// What the children said last.
+        logs: String,
     },
     /// Stopped by a signal.
     #[error("stopped by {0} before the delivery was confirmed")]

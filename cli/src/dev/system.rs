@@ -114,10 +114,13 @@ impl System {
 
     /// The failure that the passing of `deadline` is.
     pub(crate) fn deadline_passed(&self, deadline: Duration) -> Failure {
+        let running = [&self.control_plane, &self.agent];
+        let logs = running.into_iter().flatten().map(Child::log_end);
         Failure::Deadline {
             seconds: deadline.as_secs(),
             what: self.waiting_for,
             last: self.last_failure_text(),
+            logs: logs.map(|log| format!("\n{log}")).collect(),
         }
     }
 
