@@ -1,0 +1,234 @@
+//! The composition root: everything is built from the configuration first, then run. The list of
+//! background tasks is [`start`]; how they end is [`stop`].
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use countersign_shared::{
+    seal::SealingKey,
+    tasks::{Failures, OnFailure, Tasks, stop_signal},
+    time::{Clock, SystemClock},
+};
+use thiserror::Error;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    data_dir::{DataDir, DataDirError},
+    deliver::{self, Activation, Clients, Lanes},
+    identity::{FileError, Held, IdentityFile, KekError, OnDisk, open_kek, renew},
+    journal::{self, Contents, Journal, JournalError, Outbox},
+    metrics::Metrics,
+    status::StatusListener,
+    upstream::{self, BundleIntake, Limits},
+};
+
+/// Bundles whose first use may wait to be told.
+const ACTIVATIONS: usize = 1024;
+
+/// Why the agent can't run, or had to stop.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// There is no identity.
+    #[error("the data directory {0} holds no identity: run `enroll` first, with a join token")]
+    NotEnrolled(String),
+    /// The agent's key.
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    /// The identity file.
+    #[error(transparent)]
+    Identity(#[from] FileError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The HTTP listener.
+    #[error("can't listen at {0} for metrics and health ({1})")]
+    Listen(std::net::SocketAddr, io::Error),
+    /// Threads or signals.
+    #[error("the operating system refuses what the agent needs ({0})")]
+    System(#[from] io::Error),
+    /// A background task without which the agent can't work.
+    #[error("stopped because a part of the agent failed: {0}")]
+    Failed(String),
+}
+
+/// Everything that runs.
+struct Agent {
+    _data_dir: DataDir,
+    tasks: Tasks,
+    failures: Failures,
+    lanes: Lanes,
+    outbox: Arc<Outbox>,
+    /// Cancelled when the way up has finished.
+    finished: CancellationToken,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`AppError`].
+pub async fn run(config: Config) -> Result<(), AppError> {
+    run_until(config, stop_signal()).await
+}
+
+/// Runs the agent until `stop` says why to stop, or until a part of it fails that it can't do
+/// without.
+///
+/// # Errors
+/// [`AppError`].
+pub async fn run_until(
+    config: Config,
+    stop_reason: impl Future<Output = io::Result<&'static str>>,
+) -> Result<(), AppError> {
+    let mut agent = start(&config).await?;
+    let ended = tokio::select! {
+        reason = stop_reason => {
+            tracing::info!(reason = reason?, "stopping");
+            Ok(())
+        }
+        failure = agent.failures.next() => Err(AppError::Failed(failure)),
+    };
+    stop(agent, config.shutdown_deadline).await;
+    ended
+}
+
+async fn start(config: &Config) -> Result<Agent, AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::default());
+    let (tasks, failures) = Tasks::new();
+    let data_dir = DataDir::take(&config.data_dir)?;
+    let (kek, file, identity) = identity(&data_dir, &metrics)?;
+    let listener = match config.listen_http {
+        Some(address) => Some((
+            address,
+            StatusListener::bind(address)
+                .await
+                .map_err(|error| AppError::Listen(address, error))?,
+        )),
+        None => None,
+    };
+
+    let (store, contents) = journal::open(data_dir.path(), &kek, clock.now())?;
+    let Contents { bundles, outcomes } = contents;
+    let journal = Journal::start(store, &tasks)?;
+    let outbox = Arc::new(Outbox::new(journal.clone(), outcomes, Arc::clone(&metrics)));
+    let (activations, activated) = mpsc::channel::<Activation>(ACTIVATIONS);
+    let lanes = Lanes::new(deliver::Parts {
+        outbox: Arc::clone(&outbox),
+        tasks: tasks.clone(),
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+        activations,
+    });
+    let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(&metrics)));
+    let intake = BundleIntake::new(lanes.clone(), clients, journal);
+    intake.restore(&bundles);
+
+    let shutdown = tasks.shutdown().clone();
+    let finished = CancellationToken::new();
+    let up = upstream::Parts {
+        identity: Arc::clone(&identity),
+        lanes: lanes.clone(),
+        bundles: intake,
+        outbox: Arc::clone(&outbox),
+        limits: Limits {
+            jobs: config.max_jobs,
+            bytes: config.max_bytes,
+        },
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+    };
+
+    // The background tasks, beside the journal's thread and the delivery workers.
+    let (done, writer) = (finished.clone().drop_guard(), Arc::clone(&outbox));
+    tasks.spawn("session", OnFailure::StopProcess, async move {
+        upstream::run(up, activated).await;
+        drop(done);
+        Ok::<_, Infallible>(())
+    });
+    tasks.spawn("outbox", OnFailure::StopProcess, async move {
+        writer.write_behind().await;
+        Ok::<_, Infallible>(())
+    });
+    let (renewing, renewing_metrics) = (shutdown.clone(), Arc::clone(&metrics));
+    tasks.spawn("identity renewal", OnFailure::StopProcess, async move {
+        renew::keep_fresh(identity, file, clock, renewing_metrics, renewing).await;
+        Ok::<_, Infallible>(())
+    });
+    if let Some((address, listener)) = listener {
+        let address = listener.address().unwrap_or(address);
+        tracing::info!(%address, "serving metrics and health");
+        tasks.spawn(
+            "status",
+            OnFailure::StopProcess,
+            listener.serve(metrics, shutdown),
+        );
+    }
+    Ok(Agent {
+        _data_dir: data_dir,
+        tasks,
+        failures,
+        lanes,
+        outbox,
+        finished,
+    })
+}
+
+/// The agent's key, its identity file, and the identity in it.
+fn identity(
+    data_dir: &DataDir,
+    metrics: &Metrics,
+) -> Result<(SealingKey, IdentityFile, Held), AppError> {
+    let path = data_dir.path();
+    let not_enrolled = || AppError::NotEnrolled(path.display().to_string());
+    if !path.join("identity").exists() {
+        return Err(not_enrolled());
+    }
+    let kek = open_kek(path)?;
+    let file = IdentityFile::new(path, &kek);
+    let OnDisk::Enrolled(identity) = file.load()? else {
+        return Err(not_enrolled());
+    };
+    tracing::info!(agent = %identity.agent, region = identity.region, control_plane = %identity.control_plane, "starting");
+    metrics.identity_expires(identity.not_after);
+    Ok((kek, file, Arc::new(ArcSwap::from_pointee(*identity))))
+}
+
+/// Takes no more jobs, finishes attempts in flight, reports or journals their outcomes. Whatever is
+/// not done by the deadline is done by another agent when its lease ends.
+async fn stop(agent: Agent, deadline: Duration) {
+    let until = Instant::now() + deadline;
+    agent.tasks.shutdown().cancel();
+    agent.lanes.close();
+    // A tenth of the time is for the journal.
+    let reporting = deadline.mul_f64(0.9);
+    let finished = tokio::time::timeout(reporting, agent.finished.cancelled()).await;
+    if finished.is_err() {
+        let (attempts, _) = agent.lanes.in_hand().size();
+        let outcomes = agent.outbox.len();
+        tracing::warn!(
+            attempts,
+            outcomes,
+            "not finished by the deadline: outcomes stay in the journal, attempts are repeated when their leases end"
+        );
+    }
+    agent.outbox.finish();
+    let Agent {
+        tasks,
+        lanes,
+        outbox,
+        ..
+    } = agent;
+    // They hold the journal open.
+    drop((lanes, outbox));
+    let left = until.saturating_duration_since(Instant::now());
+    match tasks.stop(left.max(Duration::from_millis(100))).await {
+        Ok(()) => tracing::info!("stopped"),
+        Err(late) => tracing::warn!(tasks = ?late, "stopped without waiting any longer"),
+    }
+}

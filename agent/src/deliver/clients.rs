@@ -1,0 +1,85 @@
+//! The cache of clients: bundles that need the same certificate, trust and policy share one, above
+//! all a destination's next bundle that changes neither. A client goes when no bundle uses it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use countersign_shared::{
+    bundle::{Bundle, MinimumTls, MtlsEnforcement},
+    digest::sha256,
+    outcome::PresentedCertificate,
+    time::Clock,
+};
+use rustls_pki_types::CertificateDer;
+
+use super::{
+    client::{Client, build},
+    prepared::PrepareError,
+};
+use crate::metrics::Metrics;
+
+/// What makes two bundles need the same client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    chain: [u8; 32],
+    version: u32,
+    trust: [u8; 32],
+    minimum_tls: MinimumTls,
+    enforcement: MtlsEnforcement,
+}
+
+/// Clients that are in use.
+#[derive(Debug)]
+pub struct Clients {
+    cache: Mutex<HashMap<Key, Weak<Client>>>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+impl Clients {
+    /// An empty cache.
+    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            cache: Mutex::default(),
+            clock,
+            metrics,
+        }
+    }
+
+    /// The client for `bundle`: one that is in use, or a new one.
+    pub(super) fn get(
+        &self,
+        bundle: &Bundle,
+        presented: PresentedCertificate,
+    ) -> Result<Arc<Client>, PrepareError> {
+        let key = Key {
+            chain: digest(&bundle.certificate_chain),
+            version: presented.version,
+            trust: digest(&bundle.server_cas),
+            minimum_tls: bundle.minimum_tls,
+            enforcement: bundle.mtls_enforcement,
+        };
+        // A client that is only half made is never in the map.
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = cache.get(&key).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
+        let client = Arc::new(build(bundle, presented, clock, metrics)?);
+        cache.retain(|_, client| client.strong_count() > 0);
+        cache.insert(key, Arc::downgrade(&client));
+        Ok(client)
+    }
+}
+
+/// SHA-256 over certificates, each with its length before it.
+fn digest(certificates: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut all = Vec::new();
+    for certificate in certificates {
+        all.extend_from_slice(&(certificate.len() as u64).to_be_bytes());
+        all.extend_from_slice(certificate);
+    }
+    sha256(&all)
+}

@@ -1,0 +1,204 @@
+//! One connection to a receiver: dial, TLS handshake, and the handshake's record with it. What goes
+//! wrong is a typed error. A receiver that must ask for the client certificate and does not is
+//! refused here, before there is a connection that a payload could go over.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use countersign_shared::bundle::MtlsEnforcement;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, client::Resumption};
+use rustls_pki_types::ServerName;
+use thiserror::Error;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    alert::{alert_in, tls_error},
+    dial::{DialFailure, dial},
+    facts::{TlsFailure, tls_failure},
+    handshake::{CURRENT, Handshake},
+    progress::{ATTEMPT, Progress, Step},
+    sessions::{Sessions, View},
+    stream::Stream,
+};
+use crate::metrics::Metrics;
+
+/// How long a TLS handshake may take. The attempt's own timeout may end it sooner.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Connects one client to its receivers.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Shared>);
+
+struct Shared {
+    config: ClientConfig,
+    sessions: Arc<Sessions>,
+    enforcement: MtlsEnforcement,
+    metrics: Arc<Metrics>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnectFailure {
+    /// No TCP connection.
+    Dial(DialFailure),
+    /// The TLS handshake was not answered in time.
+    HandshakeTimeout,
+    /// The TLS handshake failed.
+    Tls(TlsFailure),
+    /// The receiver did not ask for the client certificate, and must.
+    NotEnforced,
+}
+
+/// Why there is no connection, and what was seen until then.
+#[derive(Debug, Error)]
+#[error("no connection to the receiver: {failure:?}")]
+pub(super) struct ConnectError {
+    pub(super) failure: ConnectFailure,
+    pub(super) handshake: Arc<Handshake>,
+}
+
+impl Connector {
+    /// `config` decides whom to trust and what to present; its session store is replaced by
+    /// `sessions`.
+    pub(super) fn new(
+        config: ClientConfig,
+        sessions: Sessions,
+        enforcement: MtlsEnforcement,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            config,
+            sessions: Arc::new(sessions),
+            enforcement,
+            metrics,
+        }))
+    }
+}
+
+impl Shared {
+    async fn connect(
+        self: Arc<Self>,
+        uri: Uri,
+        progress: Option<Arc<Progress>>,
+    ) -> Result<TokioIo<Stream<TlsStream<TcpStream>>>, ConnectError> {
+        let handshake = Arc::new(Handshake::default());
+        let reached = |step| {
+            if let Some(progress) = &progress {
+                progress.reached(step, &handshake);
+            }
+        };
+        let failed = |failure| ConnectError {
+            failure,
+            handshake: Arc::clone(&handshake),
+        };
+        reached(Step::Dialling);
+        let (host, port) = host_and_port(&uri);
+        let Ok(name) = ServerName::try_from(host.to_owned()) else {
+            return Err(failed(ConnectFailure::Dial(DialFailure::NoAddress)));
+        };
+        let dialled = dial(host, port).await;
+        let dialled = dialled.map_err(|failure| failed(ConnectFailure::Dial(failure)))?;
+        handshake.connected(dialled.peer.to_string(), dialled.resolve, dialled.connect);
+        reached(Step::ShakingHands);
+        let stream = self.shake_hands(name, dialled.stream, &handshake).await;
+        let stream = stream.map_err(&failed)?;
+        self.metrics.connections_opened.inc();
+        if self.enforcement == MtlsEnforcement::Refuse && !handshake.was_requested() {
+            return Err(failed(ConnectFailure::NotEnforced));
+        }
+        reached(Step::Ready);
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(TokioIo::new(Stream::new(stream, h2, handshake)))
+    }
+
+    async fn shake_hands(
+        &self,
+        name: ServerName<'static>,
+        tcp: TcpStream,
+        handshake: &Arc<Handshake>,
+    ) -> Result<TlsStream<TcpStream>, ConnectFailure> {
+        // Verifier and resolver stay the very same objects, without which rustls resumes nothing.
+        let mut config = self.config.clone();
+        config.resumption = Resumption::store(Arc::new(View {
+            sessions: Arc::clone(&self.sessions),
+            handshake: Arc::clone(handshake),
+        }));
+        let started = Instant::now();
+        let connect = async {
+            TlsConnector::from(Arc::new(config))
+                .connect(name, tcp)
+                .await
+        };
+        let ended = timeout(
+            HANDSHAKE_TIMEOUT,
+            CURRENT.scope(Arc::clone(handshake), connect),
+        )
+        .await;
+        handshake.took(started.elapsed());
+        match ended {
+            Ok(Ok(stream)) => {
+                handshake.completed(stream.get_ref().1);
+                Ok(stream)
+            }
+            Ok(Err(error)) => {
+                if let Some(alert) = alert_in(&error) {
+                    handshake.alerted(alert);
+                }
+                let failure = tls_error(&error).map_or(TlsFailure::Closed, tls_failure);
+                Err(ConnectFailure::Tls(failure))
+            }
+            Err(_) => Err(ConnectFailure::HandshakeTimeout),
+        }
+    }
+}
+
+/// The host without the brackets of an IPv6 address, and the port.
+fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (host, uri.port_u16().unwrap_or(443))
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Stream<TlsStream<TcpStream>>>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // Called while the attempt that needs the connection is polled; the future itself may go on
+        // without it.
+        let progress = ATTEMPT.try_with(Arc::clone).ok();
+        Box::pin(Arc::clone(&self.0).connect(uri, progress))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_come_out_of_urls() {
+        for (uri, expected) in [
+            ("https://a.example/x", ("a.example", 443)),
+            ("https://a.example:8443", ("a.example", 8443)),
+            ("https://[2001:db8::1]:1/", ("2001:db8::1", 1)),
+        ] {
+            assert_eq!(host_and_port(&uri.parse().unwrap()), expected);
+        }
+    }
+}

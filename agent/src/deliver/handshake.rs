@@ -1,0 +1,260 @@
+//! What is known of one connection's handshake. The connector makes one for each connection; the
+//! verifier, the resolver and the session store write into the one that is current while the
+//! handshake is driven, and the stream adds the alert that may come later.
+//!
+//! Verifier and resolver are shared by all connections of a client (rustls resumes a session only
+//! where both are the very same objects), so they find "their" handshake as a task-local.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use countersign_shared::{
+    outcome::{
+        Alert, AttemptTimings, HandshakeRecord, MAX_ACCEPTABLE_CA_NAMES, PresentedCertificate,
+        ServerCertificate,
+    },
+    tls,
+};
+use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
+use rustls_pki_types::CertificateDer;
+
+use super::distinguished_name;
+
+tokio::task_local! {
+    /// The handshake that is being driven.
+    pub(super) static CURRENT: Arc<Handshake>;
+}
+
+/// What is known of one connection's handshake.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    seen: Mutex<Seen>,
+    alert: OnceLock<Alert>,
+    /// The server sent a session ticket: in TLS 1.3 it does so after it has accepted our
+    /// certificate.
+    ticket: AtomicBool,
+    uses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    record: HandshakeRecord,
+    /// The server's certificate was verified in this handshake: it is not a resumed one.
+    full: bool,
+    /// What the handshake knew whose session is resumed.
+    source: Option<Arc<SessionFacts>>,
+    timings: ConnectTimings,
+}
+
+/// How long each part of connecting took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ConnectTimings {
+    pub(super) resolve: Option<Duration>,
+    pub(super) connect: Option<Duration>,
+    pub(super) handshake: Option<Duration>,
+}
+
+/// What a full handshake found out and a resumed one (which has no certificates in it) inherits.
+#[derive(Debug, Default)]
+pub(super) struct SessionFacts {
+    requested: bool,
+    presented: Option<PresentedCertificate>,
+    pub(super) server: Option<ServerCertificate>,
+    acceptable_ca_names: Vec<String>,
+}
+
+impl Handshake {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Each change is a single assignment; a panic can't leave half of one.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server asked for a client certificate.
+    pub(super) fn requested(&self, ca_names: &[&[u8]], presented: Option<PresentedCertificate>) {
+        let names = ca_names.iter().take(MAX_ACCEPTABLE_CA_NAMES);
+        let names = names.filter_map(|name| distinguished_name::text(name));
+        let mut seen = self.seen();
+        seen.record.client_certificate_requested = true;
+        seen.record.acceptable_ca_names = names.collect();
+        seen.record.presented = presented;
+    }
+
+    /// The server presented its certificate, good or not.
+    pub(super) fn server_presented(&self, certificate: &CertificateDer<'_>) {
+        let mut seen = self.seen();
+        seen.full = true;
+        seen.record.server = server_certificate(certificate);
+    }
+
+    /// A session of an earlier handshake is offered to the server.
+    pub(super) fn offers_session(&self, facts: Arc<SessionFacts>) {
+        self.seen().source = Some(facts);
+    }
+
+    /// The server gave a session to resume: what goes with it.
+    pub(super) fn session_given(&self) -> Arc<SessionFacts> {
+        self.ticket.store(true, Ordering::Relaxed);
+        let seen = self.seen();
+        match &seen.source {
+            Some(source) if !seen.full => Arc::clone(source),
+            _ => Arc::new(SessionFacts {
+                requested: seen.record.client_certificate_requested,
+                presented: seen.record.presented.clone(),
+                server: seen.record.server.clone(),
+                acceptable_ca_names: seen.record.acceptable_ca_names.clone(),
+            }),
+        }
+    }
+
+    /// Where the connection goes, and how long it took to get there.
+    pub(super) fn connected(&self, peer: String, resolve: Duration, connect: Duration) {
+        let mut seen = self.seen();
+        seen.record.peer_address = Some(peer);
+        seen.timings.resolve = Some(resolve);
+        seen.timings.connect = Some(connect);
+    }
+
+    /// The handshake ended, well or not, after `took`.
+    pub(super) fn took(&self, took: Duration) {
+        self.seen().timings.handshake = Some(took);
+    }
+
+    /// The handshake is complete on our side: what was agreed.
+    pub(super) fn completed(&self, connection: &ClientConnection) {
+        let mut seen = self.seen();
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let source = seen.source.take();
+        let record = &mut seen.record;
+        record.completed = true;
+        record.resumed = resumed;
+        record.tls_version = connection.protocol_version().map(version);
+        record.cipher_suite = connection
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .map(iana_suite);
+        record.key_exchange_group = connection
+            .negotiated_key_exchange_group()
+            .and_then(|group| group.name().as_str())
+            .map(str::to_owned);
+        record.alpn_protocol = connection
+            .alpn_protocol()
+            .map(|protocol| String::from_utf8_lossy(protocol).into_owned());
+        if let Some(source) = source.filter(|_| resumed) {
+            record.client_certificate_requested = source.requested;
+            record.presented = source.presented.clone();
+            record.server = source.server.clone();
+            record.acceptable_ca_names = source.acceptable_ca_names.clone();
+            seen.source = Some(source);
+        }
+    }
+
+    /// The other side sent an alert. The first one counts.
+    pub(super) fn alerted(&self, alert: Alert) {
+        // A later alert adds nothing.
+        let _ = self.alert.set(alert);
+    }
+
+    /// Whether an alert came.
+    pub(super) fn has_alert(&self) -> bool {
+        self.alert.get().is_some()
+    }
+
+    /// Whether the server gave a session to resume.
+    pub(super) fn has_ticket(&self) -> bool {
+        self.ticket.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server asked for a client certificate, in this handshake or the resumed one's.
+    pub(super) fn was_requested(&self) -> bool {
+        self.seen().record.client_certificate_requested
+    }
+
+    /// Notes that an attempt uses the connection; true for the first.
+    pub(super) fn first_use(&self) -> bool {
+        self.uses.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// What is known, with the alert.
+    pub(super) fn record(&self) -> HandshakeRecord {
+        let mut record = self.seen().record.clone();
+        record.alert = self.alert.get().cloned();
+        record
+    }
+
+    /// Adds how long connecting took.
+    pub(super) fn time(&self, timings: &mut AttemptTimings) {
+        let ConnectTimings {
+            resolve,
+            connect,
+            handshake,
+        } = self.seen().timings;
+        (timings.resolve, timings.connect, timings.handshake) = (resolve, connect, handshake);
+    }
+}
+
+fn server_certificate(der: &CertificateDer<'_>) -> Option<ServerCertificate> {
+    tls::certificate_facts(der).map(|facts| ServerCertificate {
+        subject: facts.subject,
+        issuer: facts.issuer,
+        not_after: facts.not_after,
+    })
+}
+
+fn version(version: ProtocolVersion) -> String {
+    match version {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2".to_owned(),
+        ProtocolVersion::TLSv1_3 => "TLSv1.3".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// rustls calls TLS 1.3 suites `TLS13_…`; IANA calls them `TLS_…`.
+fn iana_suite(name: &str) -> String {
+    name.replacen("TLS13_", "TLS_", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_session_passes_on_what_the_full_handshake_saw() {
+        let full = Handshake::default();
+        let presented = PresentedCertificate {
+            version: 3,
+            serial: "0a".into(),
+        };
+        full.requested(&[], Some(presented.clone()));
+        full.seen().full = true;
+        let facts = full.session_given();
+        assert!(facts.requested && full.has_ticket());
+
+        // Resumed: its own record knows nothing, and its tickets carry the source's facts.
+        let resumed = Handshake::default();
+        resumed.offers_session(Arc::clone(&facts));
+        assert!(Arc::ptr_eq(&resumed.session_given(), &facts));
+
+        // Offered but not taken: the server verified again and did not ask this time.
+        let refused = Handshake::default();
+        refused.offers_session(facts);
+        refused.seen().full = true;
+        assert!(!refused.session_given().requested);
+    }
+
+    #[test]
+    fn suites_have_their_iana_names() {
+        assert_eq!(
+            iana_suite("TLS13_AES_256_GCM_SHA384"),
+            "TLS_AES_256_GCM_SHA384"
+        );
+        assert_eq!(
+            iana_suite("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+        );
+    }
+}

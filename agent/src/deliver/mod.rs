@@ -1,0 +1,36 @@
+//! Deliveries: one attempt is sign → connect → send → classify, over pooled connections that each
+//! know their handshake.
+//!
+//! Downwards: `lanes` queue the jobs of each destination and run its attempts; `attempt` is one of
+//! them, from `sign` to `classify`; `prepared` is a bundle ready for use with its `client` from the
+//! cache in `clients`; a client's `connector` dials, shakes hands and records both in a
+//! `handshake`, with the help of `verifier`, `resolver`, `sessions` and `stream`.
+
+mod alert;
+mod attempt;
+mod classify;
+mod client;
+mod clients;
+mod connector;
+mod dial;
+mod distinguished_name;
+mod facts;
+mod handshake;
+mod in_hand;
+mod lane;
+mod lanes;
+mod prepared;
+mod progress;
+mod resolver;
+mod response;
+mod retry_after;
+mod sessions;
+mod sign;
+mod stream;
+mod verifier;
+
+pub use self::{
+    clients::Clients,
+    lanes::{Activation, Lanes, Parts},
+    prepared::{PrepareError, Prepared},
+};

@@ -1,0 +1,140 @@
+//! Sessions to resume, of one client: each is kept with what its full handshake saw, because a
+//! resumed one sees no certificates and no CertificateRequest (RFC 8446 section 2.2).
+//!
+//! Each connection has a view of its own over the shared store, so that a session that is given or
+//! taken is told to the right handshake, whenever that happens.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use countersign_shared::time::Clock;
+use rustls::{
+    NamedGroup,
+    client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue},
+};
+use rustls_pki_types::ServerName;
+
+use super::handshake::{Handshake, SessionFacts};
+
+/// Most server names. A client belongs to one destination, so a second name is one that changed.
+const MAX_NAMES: usize = 8;
+/// Most TLS 1.3 tickets a name; each is used once (RFC 8446 appendix C.4).
+const MAX_TICKETS: usize = 8;
+
+/// The sessions of one client.
+pub(super) struct Sessions {
+    names: Mutex<HashMap<ServerName<'static>, OfName>>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct OfName {
+    group: Option<NamedGroup>,
+    tls12: Option<(Tls12ClientSessionValue, Arc<SessionFacts>)>,
+    tls13: VecDeque<(Tls13ClientSessionValue, Arc<SessionFacts>)>,
+}
+
+impl Sessions {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            names: Mutex::default(),
+            clock,
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, OfName>> {
+        // A lost session costs a full handshake, nothing else.
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, name: ServerName<'static>, change: impl FnOnce(&mut OfName)) {
+        let mut names = self.names();
+        if names.len() >= MAX_NAMES && !names.contains_key(&name) {
+            names.clear();
+        }
+        change(names.entry(name).or_default());
+    }
+
+    /// A session must not outlive the server certificate that it was verified with.
+    fn still_good(&self, facts: &SessionFacts) -> bool {
+        let now = self.clock.now();
+        facts.server.as_ref().is_none_or(|it| now < it.not_after)
+    }
+}
+
+/// One connection's view of the sessions.
+pub(super) struct View {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) handshake: Arc<Handshake>,
+}
+
+impl ClientSessionStore for View {
+    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
+        self.sessions
+            .change(server_name, |it| it.group = Some(group));
+    }
+
+    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.sessions.names().get(server_name)?.group
+    }
+
+    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        let facts = self.handshake.session_given();
+        self.sessions
+            .change(server_name, |it| it.tls12 = Some((value, facts)));
+    }
+
+    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        let names = self.sessions.names();
+        let (value, facts) = names.get(server_name)?.tls12.as_ref()?;
+        if !self.sessions.still_good(facts) {
+            return None;
+        }
+        self.handshake.offers_session(Arc::clone(facts));
+        Some(value.clone())
+    }
+
+    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
+        if let Some(of_name) = self.sessions.names().get_mut(server_name) {
+            of_name.tls12 = None;
+        }
+    }
+
+    fn insert_tls13_ticket(
+        &self,
+        server_name: ServerName<'static>,
+        value: Tls13ClientSessionValue,
+    ) {
+        let facts = self.handshake.session_given();
+        self.sessions.change(server_name, |it| {
+            if it.tls13.len() >= MAX_TICKETS {
+                it.tls13.pop_front();
+            }
+            it.tls13.push_back((value, facts));
+        });
+    }
+
+    fn take_tls13_ticket(
+        &self,
+        server_name: &ServerName<'static>,
+    ) -> Option<Tls13ClientSessionValue> {
+        let mut names = self.sessions.names();
+        let (value, facts) = names.get_mut(server_name)?.tls13.pop_back()?;
+        drop(names);
+        if !self.sessions.still_good(&facts) {
+            return None;
+        }
+        self.handshake.offers_session(facts);
+        Some(value)
+    }
+}
+
+/// Without the sessions: they are secret.
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}

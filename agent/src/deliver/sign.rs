@@ -1,0 +1,62 @@
+//! From a leased job to a signed request: the Standard Webhooks headers over the payload, byte for
+//! byte.
+
+use bytes::Bytes;
+use countersign_shared::{
+    VERSION,
+    job::LeasedJob,
+    signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_v1},
+    time::Timestamp,
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{CONTENT_TYPE, InvalidHeaderValue, USER_AGENT},
+};
+
+use super::prepared::Prepared;
+
+const ID: HeaderName = HeaderName::from_static(ID_HEADER);
+const TIMESTAMP: HeaderName = HeaderName::from_static(TIMESTAMP_HEADER);
+const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
+
+/// A request that is ready to be sent.
+#[derive(Debug)]
+pub(super) struct SignedRequest {
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Bytes,
+}
+
+/// Signs `job` as sent at `at`.
+///
+/// # Errors
+/// When the media type can't be a header's value.
+pub(super) fn sign(
+    job: &LeasedJob,
+    bundle: &Prepared,
+    at: Timestamp,
+) -> Result<SignedRequest, InvalidHeaderValue> {
+    let id = job.lease.delivery.to_string();
+    let signature = sign_v1(&bundle.signing_secrets, &id, at, &job.payload);
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(ID, HeaderValue::try_from(id)?);
+    headers.insert(TIMESTAMP, HeaderValue::from(at.as_unix_seconds()));
+    headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_str(&job.content_type)?);
+    headers.insert(USER_AGENT, user_agent());
+    Ok(SignedRequest {
+        method: Method::POST,
+        headers,
+        payload: job.payload.clone(),
+    })
+}
+
+fn user_agent() -> HeaderValue {
+    static VALUE: std::sync::OnceLock<HeaderValue> = std::sync::OnceLock::new();
+    let value = VALUE.get_or_init(|| {
+        HeaderValue::try_from(format!("Countersign/{VERSION}"))
+            // A version is digits, letters and dots.
+            .unwrap_or_else(|_| HeaderValue::from_static("Countersign"))
+    });
+    value.clone()
+}

@@ -1,0 +1,256 @@
+//! A receiver's connection as the HTTP client sees it: it remembers the TLS alert in whatever error
+//! brings it, and after a failed write it lets the reads tell why.
+//!
+//! A receiver that refuses our certificate while a body is being written has sent its alert, and
+//! then closed; the write fails first. So a failed write is held back: further writes are taken and
+//! dropped, and reading goes on until an answer, the alert, the end, or [`PATIENCE`] is over. Only
+//! then does the write's error come out.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use super::{alert::alert_in, handshake::Handshake};
+
+/// How long to read on after a failed write.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How much is read on after a failed write, in bytes.
+const ENOUGH: usize = 256 * 1024;
+
+/// A connection that remembers what it was told. `S` is a TLS stream.
+#[derive(Debug)]
+pub(super) struct Stream<S> {
+    inner: S,
+    h2: bool,
+    handshake: Arc<Handshake>,
+    failed: Option<FailedWrite>,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct FailedWrite {
+    error: io::Error,
+    patience: Pin<Box<Sleep>>,
+    left: usize,
+}
+
+impl<S> Stream<S> {
+    pub(super) fn new(inner: S, h2: bool, handshake: Arc<Handshake>) -> Self {
+        Self {
+            inner,
+            h2,
+            handshake,
+            failed: None,
+            patience: PATIENCE,
+        }
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(alert) = alert_in(error) {
+            self.handshake.alerted(alert);
+        }
+    }
+
+    /// Holds a write's error back, unless the alert is known already.
+    fn write_failed(&mut self, error: io::Error, swallowed: usize) -> Poll<io::Result<usize>> {
+        self.note(&error);
+        if self.handshake.has_alert() {
+            return Poll::Ready(Err(error));
+        }
+        self.failed = Some(FailedWrite {
+            error,
+            patience: Box::pin(sleep(self.patience)),
+            left: ENOUGH,
+        });
+        Poll::Ready(Ok(swallowed))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            this.note(error);
+        }
+        let Some(failed) = &mut this.failed else {
+            return read;
+        };
+        match read {
+            Poll::Ready(Ok(())) => {
+                let more = buffer.filled().len() - before;
+                if more > 0 && more <= failed.left {
+                    failed.left -= more;
+                    return Poll::Ready(Ok(()));
+                }
+                buffer.set_filled(before);
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => ready!(failed.patience.as_mut().poll(cx)),
+        }
+        Poll::Ready(Err(copy(&failed.error)))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.failed.is_some() {
+            return Poll::Ready(Ok(data.len()));
+        }
+        match ready!(Pin::new(&mut self.inner).poll_write(cx, data)) {
+            Ok(written) => Poll::Ready(Ok(written)),
+            Err(error) => self.write_failed(error, data.len()),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all = data.iter().map(|slice| slice.len()).sum();
+        if self.failed.is_some() {
+            return Poll::Ready(Ok(all));
+        }
+        match ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, data)) {
+            Ok(written) => Poll::Ready(Ok(written)),
+            Err(error) => self.write_failed(error, all),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.failed.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => self.write_failed(error, 0).map_ok(|_| ()),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// An error of the same kind. What it said is not used: users get texts from a fixed list.
+fn copy(error: &io::Error) -> io::Error {
+    error.kind().into()
+}
+
+/// Every response, and every error of the HTTP client that knows its connection, leads to this.
+#[derive(Debug, Clone)]
+pub(super) struct HandshakeOf(pub(super) Arc<Handshake>);
+
+impl<S> Connection for Stream<S> {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(HandshakeOf(Arc::clone(&self.handshake)));
+        if self.h2 {
+            connected.negotiated_h2()
+        } else {
+            connected
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Refuses every write; its reads give `answers` in turn.
+    struct Refusing(Vec<io::Result<&'static [u8]>>);
+
+    impl AsyncRead for Refusing {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.0.pop() {
+                Some(Ok(data)) => {
+                    buffer.put_slice(data);
+                    Poll::Ready(Ok(()))
+                }
+                Some(Err(error)) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    impl AsyncWrite for Refusing {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn stream(answers: Vec<io::Result<&'static [u8]>>) -> Stream<Refusing> {
+        Stream::new(Refusing(answers), false, Arc::default())
+    }
+
+    #[tokio::test]
+    async fn the_alert_behind_a_failed_write_is_found() {
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        let mut stream = stream(vec![Err(io::Error::new(io::ErrorKind::InvalidData, alert))]);
+        stream.write_all(&[0; 100_000]).await.unwrap();
+        assert!(stream.read_u8().await.is_err());
+        assert_eq!(stream.handshake.record().alert.unwrap().number, 45);
+    }
+
+    #[tokio::test]
+    async fn an_answer_behind_a_failed_write_is_read_and_then_the_error_comes_out() {
+        let mut stream = stream(vec![Ok(b""), Ok(b"HTTP/1.1 413")]);
+        stream.write_all(b"body").await.unwrap();
+        let mut answer = Vec::new();
+        let error = stream.read_to_end(&mut answer).await.unwrap_err();
+        assert_eq!(answer, b"HTTP/1.1 413");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn patience_with_a_silent_receiver_ends() {
+        let mut stream = stream(Vec::new());
+        stream.patience = Duration::ZERO;
+        stream.write_all(b"body").await.unwrap();
+        let error = stream.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

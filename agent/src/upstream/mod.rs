@@ -1,0 +1,19 @@
+//! The way up: one session with the control plane at a time, over which bundles and jobs come down
+//! and acknowledgements and outcomes go up, and another one when it ends.
+//!
+//! `run` keeps a session up, `reconnect` says how long to wait between two, `connect` opens one,
+//! `session` is the conversation; `bundles`, `jobs` and `credit` are what it understands.
+
+mod bundles;
+mod connect;
+mod credit;
+mod jobs;
+mod reconnect;
+mod run;
+mod session;
+
+pub use self::{
+    bundles::BundleIntake,
+    credit::Limits,
+    run::{Parts, run},
+};

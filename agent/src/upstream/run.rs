@@ -1,0 +1,148 @@
+//! Keeps a session up: opens one, talks until it ends, waits a random while, opens the next. Jobs in
+//! hand go on whether there is a session or not.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_proto::v1::{HeldBundle, Hello, Welcome};
+use countersign_shared::{
+    VERSION, random,
+    time::{Clock, Timestamp},
+    wire,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bundles::BundleIntake,
+    connect::{Open, open},
+    credit::Limits,
+    reconnect::Reconnect,
+    session::{Ended, converse},
+};
+use crate::{
+    deliver::{Activation, Lanes},
+    identity::Held,
+    journal::Outbox,
+    metrics::Metrics,
+};
+
+/// Clocks that differ by more are worth a warning.
+const SKEW: Duration = Duration::from_secs(30);
+
+/// What the way up works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who the agent is.
+    pub identity: Held,
+    /// Where jobs go.
+    pub lanes: Lanes,
+    /// Where bundles go.
+    pub bundles: BundleIntake,
+    /// Where outcomes come from.
+    pub outbox: Arc<Outbox>,
+    /// What is taken at most.
+    pub limits: Limits,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Finish up, then return.
+    pub shutdown: CancellationToken,
+}
+
+/// Keeps a session up until `shutdown`; then finishes what is in hand, reports it while there is a
+/// session, and returns.
+pub async fn run(parts: Parts, mut activations: mpsc::Receiver<Activation>) {
+    let mut reconnect = Reconnect::default();
+    loop {
+        let identity = parts.identity.load_full();
+        let opened = tokio::select! {
+            opened = open(&identity, hello(&parts)) => opened,
+            () = parts.shutdown.cancelled() => break,
+        };
+        match opened {
+            Ok(open) => {
+                reconnect.welcomed(reconnect_window(&open.welcome));
+                if let Ended::Done = hold(&parts, open, &mut activations).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                reconnect.failed();
+                tracing::warn!(control_plane = %identity.control_plane, %error, "no session with the control plane");
+            }
+        }
+        parts.metrics.reconnects.inc();
+        let wait = random::full_jitter(reconnect.window());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = parts.shutdown.cancelled() => break,
+        }
+    }
+    finish_alone(&parts).await;
+}
+
+/// One session, from welcome to its end.
+async fn hold(parts: &Parts, open: Open, activations: &mut mpsc::Receiver<Activation>) -> Ended {
+    let session = open.welcome.session_id.clone();
+    tracing::info!(session, "connected to the control plane");
+    warn_of_skew(&open.welcome, parts.clock.now());
+    parts.outbox.begin_session();
+    parts.metrics.connected.set(1);
+    let ended = converse(parts, open, activations).await;
+    parts.metrics.connected.set(0);
+    parts.outbox.end_session();
+    match &ended {
+        Ended::Done | Ended::Closed => tracing::info!(session, "the session ended"),
+        Ended::Silent => tracing::warn!(session, "the control plane fell silent; reconnecting"),
+        Ended::Failed(status) => {
+            tracing::warn!(session, code = ?status.code(), reason = status.message(), "the session broke; reconnecting");
+        }
+    }
+    ended
+}
+
+/// Without a session only the attempts in flight are waited for: their outcomes go to the journal.
+async fn finish_alone(parts: &Parts) {
+    while parts.lanes.in_hand().size().0 > 0 {
+        // The outcome is there just before the job is out of hand, so look again soon in any case.
+        let again = Duration::from_millis(20);
+        let _ = tokio::time::timeout(again, parts.outbox.news()).await;
+    }
+}
+
+/// What the agent still holds.
+fn hello(parts: &Parts) -> Hello {
+    let held = |bundle: &Arc<crate::deliver::Prepared>| HeldBundle {
+        destination: bundle.destination.to_string(),
+        generation: i64::try_from(bundle.generation).unwrap_or(i64::MAX),
+        content_sha256: bundle.content_sha256.to_vec().into(),
+    };
+    let mut leases = parts.lanes.in_hand().leases();
+    leases.extend(parts.outbox.leases());
+    leases.sort_unstable();
+    leases.dedup();
+    Hello {
+        version: VERSION.to_owned(),
+        held_bundles: parts.lanes.bundles().iter().map(held).collect(),
+        held_leases: leases.into_iter().map(wire::lease_to_wire).collect(),
+        agent_time: Some(wire::timestamp_to_wire(parts.clock.now())),
+    }
+}
+
+fn reconnect_window(welcome: &Welcome) -> Option<Duration> {
+    welcome.reconnect_window.and_then(wire::duration_from_wire)
+}
+
+fn warn_of_skew(welcome: &Welcome, now: Timestamp) {
+    let Some(theirs) = welcome.control_plane_time.map(wire::timestamp_from_wire) else {
+        return;
+    };
+    let skew = now.since(theirs).max(theirs.since(now));
+    if skew > SKEW {
+        tracing::warn!(
+            seconds = skew.as_secs(),
+            "this host's clock and the control plane's differ; receivers refuse signatures that are too old"
+        );
+    }
+}

@@ -1,0 +1,335 @@
+//! One session: what comes in is acted on at once, what goes out waits in a queue while the wire is
+//! full, so that reading never stops for writing. Outcomes are reported as they come, many in one
+//! message when many are there, never waiting for company.
+
+use std::{collections::VecDeque, future::pending, time::Duration};
+
+use countersign_proto::v1::{
+    self, BundleAcknowledgement, BundleStatus, ConnectRequest, LeaseExtension,
+    LeaseExtensionResult, OutcomeAcknowledgement, OutcomeReport, connect_request::Message as Out,
+    connect_response::Message as In,
+};
+use countersign_shared::{
+    job::LeaseId,
+    name::DestinationName,
+    wire::{self, lease_from_wire, lease_to_wire},
+};
+use prost::Message as _;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+use tonic::{Status, Streaming};
+use zeroize::Zeroizing;
+
+use super::{connect::Open, credit::Granted, jobs::job_from_wire, run::Parts};
+use crate::{
+    deliver::Activation,
+    journal::{Durable, JournalError},
+};
+
+/// Most outcomes in one message.
+const REPORT: usize = 256;
+/// Most leases in one message.
+const EXTENSION: usize = 1024;
+/// How often leases are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often heartbeats go both ways, where the control plane does not say, and what it may say.
+const HEARTBEAT: (Duration, Duration, Duration) = (
+    Duration::from_secs(10),
+    Duration::from_millis(100),
+    Duration::from_secs(300),
+);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The agent is stopping and everything is reported.
+    Done,
+    /// The control plane ended it without an error.
+    Closed,
+    /// Nothing was heard for three heartbeats.
+    Silent,
+    /// The control plane, or the connection, ended it with an error.
+    Failed(Status),
+}
+
+/// A bundle that is on its way to disk.
+struct ToDisk {
+    durable: Durable,
+    destination: DestinationName,
+    generation: u64,
+}
+
+/// A session that is up.
+pub(super) struct Session<'a> {
+    parts: &'a Parts,
+    queue: VecDeque<Out>,
+    to_disk: VecDeque<ToDisk>,
+    granted: Granted,
+    draining: bool,
+    heard: Instant,
+    heartbeat: Duration,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(parts: &'a Parts, welcome: &v1::Welcome) -> Self {
+        let (default, least, most) = HEARTBEAT;
+        let heartbeat = welcome
+            .heartbeat_interval
+            .and_then(wire::duration_from_wire);
+        Self {
+            parts,
+            queue: VecDeque::new(),
+            to_disk: VecDeque::new(),
+            granted: Granted::default(),
+            draining: false,
+            heard: Instant::now(),
+            heartbeat: heartbeat.unwrap_or(default).clamp(least, most),
+        }
+    }
+
+    /// Talks until the session ends.
+    pub(super) async fn talk(
+        mut self,
+        mut incoming: Streaming<v1::ConnectResponse>,
+        outgoing: mpsc::Sender<ConnectRequest>,
+        activations: &mut mpsc::Receiver<Activation>,
+    ) -> Ended {
+        let mut heartbeat = ticks(self.heartbeat);
+        let mut look = ticks(LOOK);
+        let mut stopping = false;
+        // What the last session may not have heard.
+        for bundle in self.parts.lanes.bundles() {
+            if bundle.is_active() {
+                self.acknowledge(
+                    &bundle.destination,
+                    bundle.generation,
+                    BundleStatus::Active,
+                    "",
+                );
+            }
+        }
+        loop {
+            if stopping && self.is_done() {
+                return Ended::Done;
+            }
+            self.grant(stopping);
+            let has_news = !self.queue.is_empty() || self.parts.outbox.has_unsent();
+            tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(message)) => self.receive(message).await,
+                    Ok(None) => return Ended::Closed,
+                    Err(status) => return Ended::Failed(status),
+                },
+                permit = outgoing.reserve(), if has_news => match permit {
+                    Ok(permit) => {
+                        if let Some(message) = next(&mut self.queue, self.parts) {
+                            permit.send(ConnectRequest { message: Some(message) });
+                        }
+                    }
+                    Err(_) => return Ended::Closed,
+                },
+                () = self.parts.outbox.news(), if !has_news => {}
+                Some(used) = activations.recv() => {
+                    self.acknowledge(&used.destination, used.generation, BundleStatus::Active, "");
+                }
+                result = on_disk(&mut self.to_disk) => self.stored(result),
+                _ = heartbeat.tick() => {
+                    if self.heard.elapsed() > 3 * self.heartbeat {
+                        return Ended::Silent;
+                    }
+                    self.queue.push_back(Out::Heartbeat(v1::Heartbeat { time: self.now() }));
+                }
+                _ = look.tick() => self.extend_leases(),
+                () = self.parts.shutdown.cancelled(), if !stopping => stopping = true,
+            }
+        }
+    }
+
+    fn now(&self) -> Option<prost_types::Timestamp> {
+        Some(wire::timestamp_to_wire(self.parts.clock.now()))
+    }
+
+    /// Nothing is being attempted and everything is acknowledged.
+    fn is_done(&self) -> bool {
+        self.parts.lanes.in_hand().size().0 == 0 && self.parts.outbox.is_empty()
+    }
+
+    /// Grants what is free, unless no more jobs are wanted or come.
+    fn grant(&mut self, stopping: bool) {
+        if stopping || self.draining {
+            return;
+        }
+        let (jobs, bytes) = self.parts.lanes.in_hand().size();
+        let jobs = jobs + self.parts.outbox.len();
+        if let Some(credit) = self.granted.more(self.parts.limits, jobs, bytes) {
+            self.queue.push_back(Out::Credit(credit));
+        }
+    }
+
+    async fn receive(&mut self, message: v1::ConnectResponse) {
+        self.heard = Instant::now();
+        match message.message {
+            Some(In::Job(job)) => self.take_job(job),
+            Some(In::OutcomeAcknowledgement(acknowledged)) => self.forget(&acknowledged),
+            Some(In::Bundle(bundle)) => self.take_bundle(bundle).await,
+            Some(In::BundleRemoval(removal)) => self.remove_bundle(&removal.destination).await,
+            Some(In::LeaseExtensionResult(result)) => self.leases_extended(&result),
+            Some(In::Drain(_)) => {
+                tracing::info!("the control plane is going away; finishing what is in hand");
+                self.draining = true;
+            }
+            Some(In::Heartbeat(_) | In::Welcome(_)) => {}
+            // A newer control plane may say what this agent does not know.
+            None => tracing::debug!("a message of an unknown kind was ignored"),
+        }
+    }
+
+    fn take_job(&mut self, job: v1::Job) {
+        self.granted.used(job.payload.len());
+        match job_from_wire(job, self.parts.clock.now()) {
+            Ok(job) => self.parts.lanes.take(job),
+            Err(error) => tracing::warn!(%error, "a job is not understood; its lease will end"),
+        }
+    }
+
+    fn forget(&self, acknowledged: &OutcomeAcknowledgement) {
+        let leases: Vec<LeaseId> = leases(&acknowledged.outcomes);
+        self.parts.outbox.acknowledge(&leases);
+    }
+
+    async fn take_bundle(&mut self, message: v1::Bundle) {
+        // As it came, so that what is restored has the same hash.
+        let encoded = Zeroizing::new(message.encode_to_vec());
+        let (name, generation) = (message.destination.clone(), message.generation);
+        let bundle = match self.parts.bundles.install(message) {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                tracing::warn!(destination = name, generation, %error, "bundle refused");
+                let reason = error.to_string();
+                return self.say(name, generation, BundleStatus::Refused, &reason);
+            }
+        };
+        let (destination, generation) = (bundle.destination.clone(), bundle.generation);
+        tracing::info!(%destination, generation, "bundle accepted");
+        self.acknowledge(&destination, generation, BundleStatus::Received, "");
+        match self.parts.bundles.persist(&bundle, &encoded).await {
+            Ok(durable) => self.to_disk.push_back(ToDisk {
+                durable,
+                destination,
+                generation,
+            }),
+            Err(error) => tracing::warn!(%destination, %error, "the bundle is not on disk"),
+        }
+    }
+
+    fn stored(&mut self, result: Result<(), JournalError>) {
+        let Some(stored) = self.to_disk.pop_front() else {
+            return;
+        };
+        let (destination, generation) = (stored.destination, stored.generation);
+        match result {
+            Ok(()) => self.acknowledge(&destination, generation, BundleStatus::Durable, ""),
+            Err(error) => tracing::warn!(%destination, %error, "the bundle is not on disk"),
+        }
+    }
+
+    async fn remove_bundle(&mut self, destination: &str) {
+        let Ok(destination) = destination.parse::<DestinationName>() else {
+            return tracing::warn!("the removal of a bundle without a name was ignored");
+        };
+        tracing::info!(%destination, "bundle removed");
+        if let Err(error) = self.parts.bundles.remove(&destination).await {
+            tracing::warn!(%destination, %error, "the bundle is still on disk");
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        destination: &DestinationName,
+        generation: u64,
+        status: BundleStatus,
+        reason: &str,
+    ) {
+        let generation = i64::try_from(generation).unwrap_or(i64::MAX);
+        self.say(destination.to_string(), generation, status, reason);
+    }
+
+    fn say(&mut self, destination: String, generation: i64, status: BundleStatus, reason: &str) {
+        let acknowledgement = BundleAcknowledgement {
+            destination,
+            generation,
+            status: status.into(),
+            reason: reason.to_owned(),
+        };
+        self.queue
+            .push_back(Out::BundleAcknowledgement(acknowledgement));
+    }
+
+    fn extend_leases(&mut self) {
+        let due = self.parts.lanes.in_hand().to_extend(self.parts.clock.now());
+        for some in due.chunks(EXTENSION) {
+            let leases = some.iter().copied().map(lease_to_wire).collect();
+            self.queue
+                .push_back(Out::LeaseExtension(LeaseExtension { leases }));
+        }
+    }
+
+    fn leases_extended(&self, result: &LeaseExtensionResult) {
+        let in_hand = self.parts.lanes.in_hand();
+        in_hand.lost(&leases(&result.lost));
+        if let Some(lasts) = result.lease_duration.and_then(wire::duration_from_wire) {
+            let now = self.parts.clock.now();
+            in_hand.extended(&leases(&result.extended), now, lasts);
+        }
+    }
+}
+
+/// What goes out next: what is queued, or else outcomes.
+fn next(queue: &mut VecDeque<Out>, parts: &Parts) -> Option<Out> {
+    if let Some(message) = queue.pop_front() {
+        return Some(message);
+    }
+    let outcomes = parts.outbox.take_unsent(REPORT);
+    let outcomes: Vec<v1::Outcome> = outcomes
+        .iter()
+        .map(|it| wire::outcome_to_wire(it))
+        .collect();
+    (!outcomes.is_empty()).then(|| Out::OutcomeReport(OutcomeReport { outcomes }))
+}
+
+/// Waits for the oldest bundle on its way to disk; the journal keeps the order.
+async fn on_disk(waiting: &mut VecDeque<ToDisk>) -> Result<(), JournalError> {
+    match waiting.front_mut() {
+        Some(first) => (&mut first.durable)
+            .await
+            .unwrap_or(Err(JournalError::Closed)),
+        None => pending().await,
+    }
+}
+
+fn leases(list: &[v1::HeldLease]) -> Vec<LeaseId> {
+    // What is no lease can't be one of ours.
+    list.iter()
+        .filter_map(|it| lease_from_wire(it).ok())
+        .collect()
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Opens into a session.
+pub(super) async fn converse(
+    parts: &Parts,
+    open: Open,
+    activations: &mut mpsc::Receiver<Activation>,
+) -> Ended {
+    let session = Session::new(parts, &open.welcome);
+    session
+        .talk(open.incoming, open.outgoing, activations)
+        .await
+}
