@@ -4,10 +4,11 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `time`, `random`, `secret`, `files`, `digest`
-//! 2. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`
-//! 3. `outcome`, `bundle`, `job`, `join_token`
-//! 4. `wire`
+//! 1. `time`, `secret`, `files`, `digest`
+//! 2. `random`
+//! 3. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`
+//! 4. `outcome`, `bundle`, `job`, `join_token`
+//! 5. `wire`
 
 pub mod bundle;
 pub mod class;
