@@ -1,1 +1,19 @@
-//! x
+//! The stories: the whole product, as separate processes, against servers, clients and verifiers
+//! that others wrote. Each file is named for what it proves and stands alone.
+//!
+//! Run them with `tests/run`, which installs what they need and says where it is.
+
+// Tests: there is nobody to hand an error to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input_changes_nothing;
+mod certificates_verify_with_openssl;
+mod configuration_mistakes_are_all_reported;
+mod dev_once_delivers;
+mod enrollment_tokens_work_once;
+mod first_delivery_through_nginx;
+mod floors;
+mod no_secret_in_plain;
+mod nothing_accepted_is_lost_after_kill_9;
+mod the_harness_itself;
+mod wrong_kek_changes_nothing;

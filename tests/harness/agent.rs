@@ -1,0 +1,84 @@
+//! An agent as a process: enrolled with a token, started, killed, started again.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    process::{Finished, Process, run},
+    tools,
+};
+
+/// A running agent.
+pub struct Agent {
+    data_dir: PathBuf,
+    work: PathBuf,
+    flags: Vec<String>,
+    process: Process,
+}
+
+/// Enrolls an agent as `name`, with the token on standard input.
+pub fn enroll(data_dir: &Path, control_plane: &str, token: &str, name: &str) -> Finished {
+    let mut command = Command::new(tools::countersign());
+    command
+        .args(["agent", "enroll"])
+        .arg("--data-dir")
+        .arg(data_dir);
+    command.args(["--control-plane", control_plane, "--token-file", "-"]);
+    command.args(["--name", name]);
+    run(&mut command, token.as_bytes())
+}
+
+impl Agent {
+    /// Starts the agent that was enrolled in `data_dir`, with `flags`; its log is in `work`.
+    pub fn start(work: &Path, data_dir: &Path, flags: &[&str]) -> Self {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self {
+            process: Process::start(command(data_dir, &flags), "agent", work),
+            data_dir: data_dir.to_owned(),
+            work: work.to_owned(),
+            flags,
+        }
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill9(&mut self) {
+        self.process.kill9();
+    }
+
+    /// Starts it again on the same data directory.
+    pub fn restart(&mut self) {
+        let command = command(&self.data_dir, &self.flags);
+        self.process = Process::start(command, "agent", &self.work);
+    }
+
+    /// Stops it gracefully.
+    ///
+    /// # Panics
+    /// When it does not stop, or not with exit code 0.
+    pub fn stop(&mut self) {
+        let status = self.process.stop();
+        assert!(status.success(), "the agent stopped with {status}");
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// All that it has printed and logged.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+}
+
+fn command(data_dir: &Path, flags: &[String]) -> Command {
+    let mut command = Command::new(tools::countersign());
+    command
+        .args(["agent", "run"])
+        .arg("--data-dir")
+        .arg(data_dir);
+    command.args(flags);
+    command
+}

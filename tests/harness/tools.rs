@@ -1,0 +1,54 @@
+//! Where the programs are that the stories need: `tests/run` installs them and says so in the
+//! environment.
+
+use std::{env, path::PathBuf};
+
+/// The `countersign` program that is tested.
+pub fn countersign() -> PathBuf {
+    path("COUNTERSIGN_BIN")
+}
+
+/// grpcurl.
+pub fn grpcurl() -> PathBuf {
+    path("COUNTERSIGN_TESTS_GRPCURL")
+}
+
+/// Python, in the virtual environment of `tests/requirements.txt`.
+pub fn python() -> PathBuf {
+    path("COUNTERSIGN_TESTS_PYTHON")
+}
+
+/// nginx.
+pub fn nginx() -> PathBuf {
+    path("COUNTERSIGN_TESTS_NGINX")
+}
+
+/// The openssl command.
+pub fn openssl() -> PathBuf {
+    path("COUNTERSIGN_TESTS_OPENSSL")
+}
+
+fn path(variable: &str) -> PathBuf {
+    match env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => panic!("{variable} is not set: run the stories with tests/run"),
+    }
+}
+
+/// The top folder of the project's sources.
+pub fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is in the project")
+        .to_owned()
+}
+
+/// Identifies this run of `tests/run`; it marks processes and folders, so that none is left behind.
+pub fn run_mark() -> String {
+    env::var("COUNTERSIGN_TESTS_RUN").unwrap_or_else(|_| "countersign-tests".to_owned())
+}
+
+/// Whether folders are kept to look into them.
+pub fn keep_folders() -> bool {
+    env::var_os("COUNTERSIGN_TESTS_KEEP").is_some()
+}
