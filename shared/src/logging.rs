@@ -1,6 +1,6 @@
 //! Logs: one line an event on standard error, for people or as JSON for programs.
 
-use std::str::FromStr;
+use std::{io::IsTerminal as _, str::FromStr};
 
 use thiserror::Error;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -48,7 +48,9 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(filter).map_err(|_| LogError {
         filter: filter.to_owned(),
     })?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Colours are for people at a terminal, not for files (https://no-color.org).
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let registry = tracing_subscriber::registry().with(filter);
     // The error says that logging has started already, as in `countersign dev`.
     let _ = match format {

@@ -74,8 +74,9 @@ impl Grpcurl {
         };
         let finished = self.run(&["-d", "@"], &[&method], request.to_string().as_bytes());
         if finished.status.success() {
-            return Ok(serde_json::from_str(&finished.stdout)
-                .unwrap_or_else(|error| panic!("{method}: {error}: {finished:?}")));
+            let answer = serde_json::from_str(&finished.stdout);
+            let answer = answer.unwrap_or_else(|error| panic!("{method}: {error}: {finished:?}"));
+            return Ok(with_proto_names(answer));
         }
         match serde_json::from_str::<Value>(&finished.stderr) {
             Ok(status) => Err(Refusal::read(&status)),
@@ -116,6 +117,29 @@ impl Grpcurl {
         command.args(flags).arg(self.address.to_string());
         run(command.args(method), input)
     }
+}
+
+/// JSON has lowerCamelCase names; stories read the names of the proto files.
+fn with_proto_names(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(with_proto_names).collect(),
+        Value::Object(members) => {
+            let members = members.into_iter();
+            let named = members.map(|(name, value)| (proto_name(&name), with_proto_names(value)));
+            Value::Object(named.collect())
+        }
+        other => other,
+    }
+}
+
+fn proto_name(json_name: &str) -> String {
+    json_name.chars().fold(String::new(), |mut name, letter| {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+        name
+    })
 }
 
 impl Refusal {

@@ -105,6 +105,8 @@ async fn serve(
     shared: Arc<Shared>,
     _permit: OwnedSemaphorePermit,
 ) -> Result<(), Infallible> {
+    // Small answers must not wait for acknowledgements; a failure costs milliseconds only.
+    let _ = tcp.set_nodelay(true);
     let handshake = shared.acceptor.accept(tcp);
     let refusal = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => match tls::facts(stream.get_ref().1) {
