@@ -79,7 +79,7 @@ impl Grpcurl {
             return Ok(with_proto_names(answer));
         }
         match serde_json::from_str::<Value>(&finished.stderr) {
-            Ok(status) => Err(Refusal::read(&status)),
+            Ok(status) => Err(Refusal::read(&with_proto_names(status))),
             Err(_) => panic!("{method}: no answer: {finished:?}"),
         }
     }

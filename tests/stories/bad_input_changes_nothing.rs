@@ -309,7 +309,9 @@ fn updates() {
     let update = |changes: Value, mask: &str| {
         let mut destination = changes;
         destination["name"] = json!(stage.destination);
-        json!({"destination": destination, "update_mask": mask})
+        let paths: Vec<_> = mask.split(',').collect();
+        // This grpcurl takes a field mask as the message that it is.
+        json!({"destination": destination, "update_mask": {"paths": paths}})
     };
     let method = "DestinationService/UpdateDestination";
     let url = json!({"url": "https://another.example/"});
@@ -317,7 +319,7 @@ fn updates() {
     stale["etag"] = json!("stale");
     let account = json!({
         "account": {"name": stage.account, "display_name": "new", "etag": "stale"},
-        "update_mask": "display_name",
+        "update_mask": {"paths": ["display_name"]},
     });
     stage.refused(&[
         (

@@ -141,14 +141,15 @@ fn add_api_key(scanner: &mut Scanner, key: &str) {
     }
 }
 
-/// The 32 bytes in a KEK file: as they are, or in a line of hexadecimal or base64.
+/// The 32 bytes in a KEK file: as they are, or in hexadecimal or base64 after a prefix.
 fn read_kek(path: &Path) -> Vec<u8> {
     let content = fs::read(path).unwrap();
     if content.len() == 32 {
         return content;
     }
     let text = String::from_utf8(content).expect("a KEK file is 32 bytes or text");
-    let decoded = text.split_whitespace().flat_map(|word| {
+    let words = text.split(|letter: char| letter.is_whitespace() || letter == ':');
+    let decoded = words.flat_map(|word| {
         let unpadded = word.trim_end_matches('=');
         [
             unhex(word),

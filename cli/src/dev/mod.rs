@@ -1,6 +1,19 @@
 //! `countersign dev`: the whole product on one machine. A control plane and an enrolled agent as
 //! child processes, a receiver that demands mutual TLS in this one, a delivery from end to end, and
 //! a timeline of what each side saw. It then stays up for whoever wants to try more.
+//!
+//! Floors in this folder, lowest first; a module imports only from floors below its own:
+//!
+//! 1. `certificate`, `children`, `directory`, `grpcurl_hints`, `provision`, `timeline`,
+//!    `trust_anchor`
+//! 2. `receiver::record`
+//! 3. `receiver::{tls, webhook}`, `report`
+//! 4. `receiver`, `story`, `failure`
+//! 5. `system`
+//! 6. `steps::control_plane`, `steps::stay`
+//! 7. `steps::{account, agent, delivery}`
+//! 8. `steps::destination`
+//! 9. `steps`
 
 mod certificate;
 mod children;
