@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -55,9 +55,11 @@ fn five_thousand_deliveries_survive_two_power_cuts() {
         address: Mutex::new(setting.control_plane.listeners().api),
         received: AtomicUsize::new(0),
         accepted: Mutex::default(),
+        given_up: AtomicBool::new(false),
     };
     thread::scope(|scope| {
         let sending = scope.spawn(|| sender.send_all());
+        let _guard = GiveUp(&sender);
         let wait_for_arrivals = |count: usize| {
             wait_for(&format!("{count} arrivals"), DEADLINE, || {
                 let arrived = receiver.distinct();
@@ -176,6 +178,17 @@ struct Sender {
     received: AtomicUsize,
     /// Resource names by sequence number.
     accepted: Mutex<BTreeMap<i64, String>>,
+    /// The story has failed; there is nothing more to prove.
+    given_up: AtomicBool,
+}
+
+/// Ends the sender when the story ends early: its thread would be waited for.
+struct GiveUp<'a>(&'a Sender);
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        self.0.given_up.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Sender {
@@ -185,7 +198,7 @@ impl Sender {
             .build()
             .unwrap();
         runtime.block_on(async {
-            while lock(&self.accepted).len() < DELIVERIES as usize {
+            while !self.all_accepted() && !self.given_up.load(Ordering::Relaxed) {
                 let address = *lock(&self.address);
                 match connect(address, &self.ca_file, &self.key).await {
                     // A broken stream is what this story is about.
@@ -198,14 +211,20 @@ impl Sender {
 
     async fn one_stream(&self, mut client: DeliveryClient) -> Result<(), Status> {
         let (messages, outgoing) = mpsc::channel(WINDOW);
-        let answers = client.submit_deliveries(ReceiverStream::new(outgoing));
-        let mut answers = answers.await?.into_inner();
         let mut waiting = self.unanswered();
         let mut in_flight = 0;
+        // A server may wait for the first message before it opens its side of the stream.
+        while in_flight < WINDOW
+            && let Some(sequence) = waiting.pop_first()
+        {
+            let sent = messages.try_send(self.message(sequence));
+            sent.expect("the channel holds a window");
+            in_flight += 1;
+        }
+        let answers = client.submit_deliveries(ReceiverStream::new(outgoing));
+        let mut answers = answers.await?.into_inner();
         while in_flight > 0 || !waiting.is_empty() {
-            let accepted = lock(&self.accepted).len();
-            let ahead = accepted.saturating_sub(self.received.load(Ordering::Relaxed));
-            let may_send = in_flight < WINDOW && ahead < AHEAD && !waiting.is_empty();
+            let may_send = in_flight < WINDOW && !waiting.is_empty() && !self.is_ahead();
             tokio::select! {
                 answer = answers.message() => {
                     let ended = || Status::unavailable("the stream ended");
@@ -219,11 +238,25 @@ impl Sender {
                         in_flight += 1;
                     }
                 }
-                // Looks again whether the receiver has caught up.
-                () = tokio::time::sleep(Duration::from_millis(5)), if !may_send => {}
+                // Looks again whether the receiver has caught up, or the story has failed.
+                () = tokio::time::sleep(Duration::from_millis(5)), if !may_send => {
+                    if self.given_up.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether acceptance is far enough ahead of the receiver.
+    fn is_ahead(&self) -> bool {
+        let accepted = lock(&self.accepted).len();
+        accepted >= self.received.load(Ordering::Relaxed) + AHEAD
+    }
+
+    fn all_accepted(&self) -> bool {
+        lock(&self.accepted).len() as i64 == DELIVERIES
     }
 
     fn unanswered(&self) -> BTreeSet<i64> {
