@@ -1,5 +1,5 @@
 //! The composition root: everything is built from the configuration first, then run. The list of
-//! background tasks is [`start`]; how they end is [`stop`].
+//! background tasks is in `start`; how they end is in `stop`.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 

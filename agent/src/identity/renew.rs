@@ -25,6 +25,8 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The wall clock is looked at this often: a host that slept must notice that it is late.
 const LOOK: Duration = Duration::from_secs(60);
+/// Least time between two renewals, whatever validity the control plane gives.
+const PAUSE: Duration = Duration::from_secs(60);
 /// Window of the first retry, and the widest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1800));
 
@@ -82,7 +84,7 @@ pub async fn keep_fresh(
                 tracing::info!(agent = %identity.agent, until = %identity.not_after, "identity renewed");
                 metrics.identity_expires(identity.not_after);
                 failures = 0;
-                due = next_due(&identity);
+                due = next_due(&identity).max(clock.now().plus(PAUSE));
                 held.store(Arc::new(identity));
             }
             Err(error) => {

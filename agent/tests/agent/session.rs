@@ -1,0 +1,464 @@
+//! A whole agent against a control plane that says what the test wants: bundles, jobs, leases,
+//! outcomes, reconnects, restarts.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use countersign_agent::{
+    app::{self, AppError},
+    config::Config,
+    identity::enroll::{Enrollment, enroll},
+};
+use countersign_proto::v1::{
+    self, BundleStatus, FailureClass, Job, LeaseExtensionResult,
+    connect_request::Message as FromAgent, connect_response::Message as ToAgent,
+};
+use countersign_shared::{
+    bundle::Bundle,
+    digest::sha256,
+    logging::LogFormat,
+    random,
+    tasks::{OnFailure, Tasks},
+    time::{Clock as _, SystemClock},
+    wire,
+};
+use prost::Message as _;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::support::{
+    bench::{bundle, destination},
+    control_plane::{ControlPlane, Session},
+    pki::Authority,
+    receiver::{Clients, Receiver, Setup, answer},
+};
+
+/// Every heartbeat but those of the test about heartbeats.
+const CALM: i32 = 60_000;
+
+/// A control plane, a receiver whose answers need permits, and an agent's data directory.
+struct World {
+    tasks: Tasks,
+    control_plane: ControlPlane,
+    receiver: Receiver,
+    gate: Arc<Semaphore>,
+    receiver_ca: Authority,
+    account: Authority,
+    folder: tempfile::TempDir,
+}
+
+/// A running agent.
+struct Agent {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<Result<(), AppError>>,
+}
+
+impl Agent {
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.ended.await.unwrap().unwrap();
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let (tasks, _failures) = Tasks::new();
+        let control_plane = ControlPlane::start(&tasks).await;
+        let (receiver_ca, account) = (Authority::new("Receiver"), Authority::new("Acme"));
+        let gate = Arc::new(Semaphore::new(0));
+        let pass = Arc::clone(&gate);
+        let config = Setup::new(receiver_ca.server(), Clients::Of(&account)).config();
+        let receiver = Receiver::answering(&tasks, config, move |_| {
+            let pass = Arc::clone(&pass);
+            async move {
+                pass.acquire().await.unwrap().forget();
+                answer(204, "")
+            }
+        })
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let enrollment = Enrollment {
+            control_plane: control_plane.url().parse().unwrap(),
+            token: control_plane.token(),
+            agent: "agents/edge-1".parse().unwrap(),
+        };
+        let enrolled = enroll(&folder.path().join("agent"), &enrollment, SystemClock.now()).await;
+        enrolled.unwrap();
+        Self {
+            tasks,
+            control_plane,
+            receiver,
+            gate,
+            receiver_ca,
+            account,
+            folder,
+        }
+    }
+
+    fn agent(&self) -> Agent {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel();
+        let config = config(&self.folder.path().join("agent"));
+        self.tasks.spawn("agent", OnFailure::Log, async move {
+            let reason = async {
+                // A test that failed has dropped its end.
+                let _ = stopped.await;
+                Ok("test")
+            };
+            let result = app::run_until(config, reason).await;
+            let text = result.as_ref().err().map(ToString::to_string);
+            let _ = end.send(result);
+            text.map_or(Ok(()), Err)
+        });
+        Agent { stop, ended }
+    }
+
+    fn bundle(&self, generation: u64) -> v1::Bundle {
+        let client = self.account.client();
+        let bundle = bundle(&self.receiver.url(), &client, vec![self.receiver_ca.der()]);
+        hashed(wire::bundle_to_wire(&Bundle {
+            generation,
+            concurrency_limit: 1,
+            ..bundle
+        }))
+    }
+
+    /// Gives the agent a bundle and waits until it is on its disk.
+    async fn give_bundle(&self, session: &mut Session) {
+        session.say(ToAgent::Bundle(self.bundle(1))).await;
+        let (generation, status, _) = session.acknowledgement().await;
+        assert_eq!((generation, status), (1, BundleStatus::Received));
+        let (generation, status, _) = session.acknowledgement().await;
+        assert_eq!((generation, status), (1, BundleStatus::Durable));
+    }
+
+    async fn stop(self) {
+        self.tasks.stop(Duration::from_secs(10)).await.unwrap();
+    }
+}
+
+fn config(data_dir: &Path) -> Config {
+    Config {
+        data_dir: data_dir.to_owned(),
+        listen_http: Some("127.0.0.1:0".parse().unwrap()),
+        max_jobs: 100,
+        max_bytes: 1 << 20,
+        log_format: LogFormat::Human,
+        log_filter: "info".into(),
+        shutdown_deadline: Duration::from_secs(10),
+    }
+}
+
+fn hashed(mut bundle: v1::Bundle) -> v1::Bundle {
+    bundle.content_sha256 = bytes::Bytes::new();
+    let hash = sha256(&bundle.encode_to_vec());
+    bundle.content_sha256 = hash.to_vec().into();
+    bundle
+}
+
+fn job(lease: Duration) -> Job {
+    Job {
+        delivery_id: random::uuid_v7(SystemClock.now())
+            .as_bytes()
+            .to_vec()
+            .into(),
+        destination: destination().to_string(),
+        epoch: 1,
+        lease_expire_time: None,
+        payload: "{}".into(),
+        content_type: "application/json".into(),
+        attempt_number: 1,
+        lease_duration: Some(wire::duration_to_wire(lease)),
+    }
+}
+
+const LEASE: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn a_job_goes_out_and_its_outcome_comes_back() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, hello) = world.control_plane.session(CALM).await;
+    assert!(session.certificate.is_some());
+    assert!(hello.held_bundles.is_empty() && hello.held_leases.is_empty());
+    let Some(FromAgent::Credit(credit)) = session.hear().await else {
+        panic!("no credit");
+    };
+    assert_eq!((credit.jobs, credit.bytes), (100, 1 << 20));
+
+    world.give_bundle(&mut session).await;
+    world.gate.add_permits(1);
+    let job = job(LEASE);
+    session.say(ToAgent::Job(job.clone())).await;
+    // The outcome and the news that the bundle works come in either order.
+    let mut outcomes = Vec::new();
+    let mut active = false;
+    while outcomes.is_empty() || !active {
+        match session.listen().await {
+            FromAgent::OutcomeReport(report) => outcomes.extend(report.outcomes),
+            FromAgent::BundleAcknowledgement(it) => {
+                assert_eq!(it.status(), BundleStatus::Active);
+                active = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(outcomes[0].class(), FailureClass::Delivered);
+    assert_eq!(outcomes[0].delivery_id, job.delivery_id);
+    let received = world.receiver.requests().remove(0);
+    assert_eq!(received.body, job.payload);
+    session.acknowledge(&outcomes).await;
+    agent.stop().await;
+
+    // After a restart the bundle is still there, and the acknowledged outcome is not.
+    let agent = world.agent();
+    let (mut session, hello) = world.control_plane.session(CALM).await;
+    assert_eq!(hello.held_bundles.len(), 1);
+    assert_eq!(hello.held_bundles[0].generation, 1);
+    assert!(hello.held_leases.is_empty());
+    world.gate.add_permits(1);
+    session.say(ToAgent::Job(self::job(LEASE))).await;
+    let mut seen = session.listen().await;
+    if let FromAgent::BundleAcknowledgement(it) = &seen {
+        assert_eq!(it.status(), BundleStatus::Active);
+        seen = session.listen().await;
+    }
+    let FromAgent::OutcomeReport(report) = seen else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(report.outcomes[0].class(), FailureClass::Delivered);
+    session.acknowledge(&report.outcomes).await;
+    agent.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn bundles_are_verified_and_the_newest_wins() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(CALM).await;
+
+    // Without a bundle nothing is attempted.
+    session.say(ToAgent::Job(job(LEASE))).await;
+    let outcomes = session.outcomes().await;
+    assert_eq!(outcomes[0].class(), FailureClass::NotAttempted);
+    session.acknowledge(&outcomes).await;
+
+    let mut altered = world.bundle(5);
+    altered.url = "https://elsewhere.example/".into();
+    session.say(ToAgent::Bundle(altered)).await;
+    let (generation, status, reason) = session.acknowledgement().await;
+    assert_eq!((generation, status), (5, BundleStatus::Refused));
+    assert!(reason.contains("content_sha256"), "{reason}");
+
+    world.give_bundle(&mut session).await;
+    let mut unusable = world.bundle(2);
+    unusable.private_key = world.account.client().key.into();
+    session.say(ToAgent::Bundle(hashed(unusable))).await;
+    let (_, status, reason) = session.acknowledgement().await;
+    assert_eq!(status, BundleStatus::Refused);
+    assert!(reason.contains("not for the private key"), "{reason}");
+
+    session.say(ToAgent::Bundle(world.bundle(0))).await;
+    let (_, status, reason) = session.acknowledgement().await;
+    assert_eq!(status, BundleStatus::Refused);
+    assert!(reason.contains("generation 1 is in use"), "{reason}");
+
+    let removal = v1::BundleRemoval {
+        destination: destination().to_string(),
+    };
+    session.say(ToAgent::BundleRemoval(removal)).await;
+    session.say(ToAgent::Job(job(LEASE))).await;
+    let outcomes = session.outcomes().await;
+    assert_eq!(outcomes[0].class(), FailureClass::NotAttempted);
+    agent.stop.send(()).unwrap();
+    session.acknowledge(&outcomes).await;
+    agent.ended.await.unwrap().unwrap();
+
+    let agent = world.agent();
+    let (_session, hello) = world.control_plane.session(CALM).await;
+    assert!(hello.held_bundles.is_empty());
+    agent.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn work_goes_on_without_a_session_and_is_reported_in_the_next() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(CALM).await;
+    world.give_bundle(&mut session).await;
+    let (first, second) = (job(LEASE), job(LEASE));
+    session.say(ToAgent::Job(first.clone())).await;
+    session.say(ToAgent::Job(second.clone())).await;
+    while world.receiver.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(session);
+
+    // Both are still held; the first is answered only now.
+    let (mut session, hello) = world.control_plane.session(CALM).await;
+    assert_eq!(hello.held_leases.len(), 2);
+    world.gate.add_permits(1);
+    let unacknowledged = loop {
+        if let FromAgent::OutcomeReport(report) = session.listen().await {
+            break report.outcomes;
+        }
+    };
+    assert_eq!(unacknowledged[0].delivery_id, first.delivery_id);
+    drop(session);
+
+    let (mut session, hello) = world.control_plane.session(CALM).await;
+    assert_eq!(hello.held_leases.len(), 2);
+    world.gate.add_permits(1);
+    let mut again = Vec::new();
+    while again.len() < 2 {
+        if let FromAgent::OutcomeReport(report) = session.listen().await {
+            again.extend(report.outcomes);
+        }
+    }
+    assert_eq!(again[0], unacknowledged[0]);
+    assert_eq!(again[1].delivery_id, second.delivery_id);
+    session.acknowledge(&again).await;
+    agent.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_nobody_acknowledged_survives_a_restart() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(CALM).await;
+    world.give_bundle(&mut session).await;
+    session.say(ToAgent::Job(job(LEASE))).await;
+    while world.receiver.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // It is stopped while the attempt is in flight and no control plane says welcome.
+    drop(session);
+    agent.stop.send(()).unwrap();
+    world.gate.add_permits(1);
+    agent.ended.await.unwrap().unwrap();
+
+    let agent = world.agent();
+    let (mut session, hello) = next_session_with_leases(&mut world.control_plane).await;
+    assert_eq!(hello.held_leases.len(), 1);
+    let outcomes = session.outcomes().await;
+    assert_eq!(outcomes[0].class(), FailureClass::Delivered);
+    session.acknowledge(&outcomes).await;
+    agent.stop().await;
+    world.stop().await;
+}
+
+/// The stopped agent may have left a session that the test never took.
+async fn next_session_with_leases(control_plane: &mut ControlPlane) -> (Session, v1::Hello) {
+    loop {
+        let (session, hello) = control_plane.session(CALM).await;
+        if session.is_alive() {
+            return (session, hello);
+        }
+    }
+}
+
+#[tokio::test]
+async fn leases_are_extended_and_a_lost_one_is_not_attempted() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(CALM).await;
+    world.give_bundle(&mut session).await;
+    let short = Duration::from_secs(2);
+    let (running, queued) = (job(short), job(short));
+    session.say(ToAgent::Job(running.clone())).await;
+    session.say(ToAgent::Job(queued.clone())).await;
+    let FromAgent::LeaseExtension(asked) = session.listen().await else {
+        panic!("no extension");
+    };
+    assert_eq!(asked.leases.len(), 2);
+    let (kept, lost): (Vec<_>, Vec<_>) = asked
+        .leases
+        .into_iter()
+        .partition(|lease| lease.delivery_id == running.delivery_id);
+    let result = LeaseExtensionResult {
+        extended: kept,
+        lost,
+        lease_duration: Some(wire::duration_to_wire(LEASE)),
+    };
+    session.say(ToAgent::LeaseExtensionResult(result)).await;
+    // The agent acts on messages in order: its word on this one says that it has seen the other.
+    session.say(ToAgent::Bundle(world.bundle(0))).await;
+    loop {
+        if let FromAgent::BundleAcknowledgement(_) = session.listen().await {
+            break;
+        }
+    }
+    world.gate.add_permits(2);
+    let mut classes = Vec::new();
+    while classes.len() < 2 {
+        if let FromAgent::OutcomeReport(report) = session.listen().await {
+            classes.extend(report.outcomes.iter().map(v1::Outcome::class));
+            session.acknowledge(&report.outcomes).await;
+        }
+    }
+    assert_eq!(
+        classes,
+        [FailureClass::Delivered, FailureClass::NotAttempted]
+    );
+    assert_eq!(world.receiver.requests().len(), 1);
+    agent.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_control_plane_is_left() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(100).await;
+    let mut heartbeats = 0;
+    while let Some(message) = session.hear().await {
+        heartbeats += u32::from(matches!(message, FromAgent::Heartbeat(_)));
+    }
+    assert!(heartbeats >= 3, "{heartbeats}");
+    let (_session, _) = world.control_plane.session(CALM).await;
+    agent.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_flight_and_gives_back_the_rest() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(CALM).await;
+    world.give_bundle(&mut session).await;
+    for _ in 0..3 {
+        session.say(ToAgent::Job(job(LEASE))).await;
+    }
+    while world.receiver.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    agent.stop.send(()).unwrap();
+    let mut classes = Vec::new();
+    while classes.len() < 3 {
+        if let FromAgent::OutcomeReport(report) = session.listen().await {
+            classes.extend(report.outcomes.iter().map(v1::Outcome::class));
+            session.acknowledge(&report.outcomes).await;
+            world.gate.add_permits(1);
+        }
+    }
+    assert_eq!(
+        classes,
+        [
+            FailureClass::NotAttempted,
+            FailureClass::NotAttempted,
+            FailureClass::Delivered
+        ]
+    );
+    agent.ended.await.unwrap().unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_without_an_identity_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = app::run_until(config(&folder.path().join("agent")), std::future::pending()).await;
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains("run `enroll` first"), "{error}");
+}
