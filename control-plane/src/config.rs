@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use countersign_shared::{
     config::{Mistakes, Reader},
     logging::{self, LogFormat},
+    name::DestinationName,
 };
 use toml::Value;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Within which time an agent reconnects after a first failure.
     pub reconnect_window: Duration,
+    /// Where alerts are delivered as webhooks; `None`: nowhere.
+    pub alerts_destination: Option<DestinationName>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -76,6 +79,7 @@ impl Config {
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
         let heartbeat = reader.seconds("agents.heartbeat_seconds", 1..=300);
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
+        let alerts_destination = reader.parsed("alerts.destination");
         let log_format = reader.parsed("log.format").unwrap_or_default();
         let log_filter = log_filter(&mut reader);
         let deadline = reader.seconds("shutdown.deadline_seconds", 1..=600);
@@ -93,6 +97,7 @@ impl Config {
                     .unwrap_or(1024 * 1024),
                 heartbeat: heartbeat.unwrap_or(Duration::from_secs(10)),
                 reconnect_window: Duration::from_millis(window.unwrap_or(1000)),
+                alerts_destination,
                 log_format,
                 log_filter,
                 shutdown_deadline: deadline.unwrap_or(Duration::from_secs(10)),

@@ -8,7 +8,7 @@
 //! 2. `kek`, `signals`, `store`
 //! 3. `auth`, `vault`
 //! 4. `bundles`, `ca`, `deliveries`
-//! 5. `accounts`, `agents`, `bootstrap`, `destinations`, `dispatch`, `http`
+//! 5. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `dispatch`, `http`
 //! 6. `api`
 //! 7. `listen`
 //! 8. `app`
@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod agents;
+pub mod alerts;
 pub mod api;
 pub mod app;
 pub mod auth;

@@ -32,7 +32,14 @@ pub struct Metrics {
     /// Failed authentications at the API.
     pub authentication_failures: Counter,
     attempts: Family<ClassLabel, Counter>,
+    open_alerts: Family<CauseLabel, Gauge>,
     accept_to_settled: AcceptToSettled,
+}
+
+/// Labels of open alerts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
 }
 
 /// From acceptance to the delivery being settled, in seconds.
@@ -56,6 +63,13 @@ impl Metrics {
             class: class.as_str(),
         };
         self.attempts.get_or_create(&label).inc();
+    }
+
+    /// How many alerts of a cause are open.
+    pub fn open_alerts(&self, cause: &'static str, open: i64) {
+        self.open_alerts
+            .get_or_create(&CauseLabel { cause })
+            .set(open);
     }
 
     /// Observes how long a delivery took from acceptance to being settled.
@@ -91,6 +105,11 @@ impl Metrics {
             "attempts",
             "Attempts that have ended, by class",
             self.attempts.clone(),
+        );
+        registry.register(
+            "open_alerts",
+            "Alerts that are open, by cause",
+            self.open_alerts.clone(),
         );
         registry.register(
             "connected_agents",

@@ -9,7 +9,7 @@ use std::{
 use countersign_shared::{name::DestinationName, time::Timestamp};
 use tokio::sync::{Notify, broadcast};
 
-use crate::model::DestinationKey;
+use crate::model::{DestinationKey, Evidence, Shown};
 
 /// What the dispatcher should look at.
 #[derive(Debug, Default)]
@@ -88,5 +88,80 @@ impl Changes {
     /// Listens from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<DestinationName> {
         self.0.subscribe()
+    }
+}
+
+/// What attempts showed of receivers, for those who judge it. Only changes are passed on, and of each
+/// destination only the newest, so that a busy one costs a look-up and no more.
+#[derive(Debug, Default)]
+pub struct Observations {
+    seen: Mutex<Seen>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    last: HashMap<DestinationKey, Evidence>,
+    changed: HashMap<DestinationKey, Evidence>,
+}
+
+impl Observations {
+    /// An attempt at `destination` has ended.
+    pub fn note(&self, destination: DestinationKey, shown: Shown) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = seen.last.get(&destination);
+        let evidence = Evidence::after(destination, shown, before);
+        // A success counts once; in a row matters for failures alone.
+        if before
+            .is_some_and(|before| before.shown == shown && before.in_a_row == evidence.in_a_row)
+        {
+            return;
+        }
+        seen.last.insert(destination, evidence);
+        seen.changed.insert(destination, evidence);
+        drop(seen);
+        self.notify.notify_one();
+    }
+
+    /// Waits for changes and takes them.
+    pub async fn next(&self) -> Vec<Evidence> {
+        loop {
+            {
+                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                if !seen.changed.is_empty() {
+                    return std::mem::take(&mut seen.changed).into_values().collect();
+                }
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_shared::class::FailureClass;
+
+    use super::*;
+
+    fn shown(class: FailureClass) -> Shown {
+        Shown {
+            class,
+            certificate_requested: Some(true),
+            server_not_after: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_changes_are_passed_on_and_repeats_are_counted() {
+        let observations = Observations::default();
+        let key = DestinationKey(1);
+        for _ in 0..5 {
+            observations.note(key, shown(FailureClass::Delivered));
+        }
+        assert_eq!(observations.next().await[0].in_a_row, Evidence::COUNTED);
+        observations.note(key, shown(FailureClass::Delivered));
+        observations.note(DestinationKey(2), shown(FailureClass::HttpGone));
+        let changed = observations.next().await;
+        assert_eq!(changed.len(), 1, "the first is as it was: {changed:?}");
     }
 }

@@ -4,6 +4,7 @@
 mod accounts;
 mod agent_session;
 mod agents;
+mod alerts;
 mod authenticate;
 mod certificates;
 mod deliveries;
@@ -19,6 +20,7 @@ mod violations;
 pub use accounts::AccountApi;
 pub use agent_session::AgentSessionApi;
 pub use agents::AgentAdministrationApi;
+pub use alerts::AlertApi;
 pub use authenticate::{Authenticate, PeerIdentity};
 pub use certificates::CertificateApi;
 pub use deliveries::DeliveryApi;

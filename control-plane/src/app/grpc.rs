@@ -8,6 +8,7 @@ use countersign_proto::{
         account_service_server::AccountServiceServer,
         agent_administration_service_server::AgentAdministrationServiceServer,
         agent_session_service_server::AgentSessionServiceServer,
+        alert_service_server::AlertServiceServer,
         certificate_service_server::CertificateServiceServer,
         delivery_service_server::DeliveryServiceServer,
         destination_service_server::DestinationServiceServer,
@@ -24,9 +25,10 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::{
     accounts::Accounts,
     agents::Agents,
+    alerts::Alerts,
     api::{
-        AccountApi, AgentAdministrationApi, AgentSessionApi, Authenticate, CertificateApi,
-        DeliveryApi, DestinationApi, EnrollmentApi,
+        AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, Authenticate,
+        CertificateApi, DeliveryApi, DestinationApi, EnrollmentApi,
     },
     bootstrap::Opened,
     bundles::Bundles,
@@ -35,7 +37,7 @@ use crate::{
     destinations::Destinations,
     dispatch::{Attach, Sessions},
     metrics::Metrics,
-    signals::{Changes, Wake},
+    signals::{Changes, Observations, Wake},
 };
 
 /// What a message has besides its payload, at most.
@@ -58,8 +60,9 @@ pub(super) struct Services {
     accounts: AccountApi,
     pub(super) destinations: DestinationApi,
     certificates: CertificateApi,
-    deliveries: DeliveryApi,
+    pub(super) deliveries: DeliveryApi,
     agents: AgentAdministrationApi,
+    pub(super) alerts: AlertApi,
     enrollment: EnrollmentApi,
     pub(super) session: AgentSessionApi,
 }
@@ -110,9 +113,11 @@ impl Services {
         let settle = Settle {
             store: store(),
             wake: Arc::clone(&wake),
+            observations: Arc::new(Observations::default()),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
         };
+        let alerts = Alerts::new(store(), Arc::clone(&clock), metrics.clone());
         let attach = Attach {
             store: store(),
             vault: vault(),
@@ -143,6 +148,10 @@ impl Services {
             agents: AgentAdministrationApi {
                 agents: agents.clone(),
                 sessions,
+            },
+            alerts: AlertApi {
+                alerts,
+                tasks: tasks.clone(),
             },
             enrollment: EnrollmentApi(agents),
             session: AgentSessionApi {
@@ -201,6 +210,10 @@ pub(super) fn api_router(
         ))
         .add_service(AgentAdministrationServiceServer::with_interceptor(
             services.agents.clone(),
+            key.clone(),
+        ))
+        .add_service(AlertServiceServer::with_interceptor(
+            services.alerts.clone(),
             key.clone(),
         ))
         .add_service(InterceptedService::new(deliveries, key.clone())))

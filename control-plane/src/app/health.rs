@@ -19,6 +19,7 @@ const SERVICES: &[&str] = &[
     "",
     "countersign.v1.AccountService",
     "countersign.v1.AgentAdministrationService",
+    "countersign.v1.AlertService",
     "countersign.v1.CertificateService",
     "countersign.v1.DeliveryService",
     "countersign.v1.DestinationService",

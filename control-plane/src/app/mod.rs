@@ -24,6 +24,7 @@ use self::{
     server_certificate::Renewal,
 };
 use crate::{
+    alerts::{Notifier, Watchman},
     bootstrap::{self, Opened, StartError},
     config::Config,
     dispatch::Dispatcher,
@@ -128,6 +129,17 @@ async fn start(
     let changes = Arc::clone(&services.destinations.0.changes);
     let attach = services.session.attach.clone();
     let dispatcher = Dispatcher::new(attach, &changes, metrics, config.lease);
+    let watchman = Watchman {
+        alerts: services.alerts.alerts.clone(),
+        observations: Arc::clone(&services.session.settle.observations),
+        notifier: config
+            .alerts_destination
+            .clone()
+            .map(|destination| Notifier {
+                submit: services.deliveries.submit.clone(),
+                destination,
+            }),
+    };
     let (health, health_service) = health::Health::new(Arc::clone(&opened.store));
 
     let api_tls = listen::tls_config(Arc::clone(&certificate), None)?;
@@ -149,6 +161,7 @@ async fn start(
         OnFailure::StopProcess,
         dispatcher.run(stop.clone()),
     );
+    tasks.spawn("alerts", OnFailure::StopProcess, watchman.run(stop.clone()));
     tasks.spawn("health", OnFailure::StopProcess, health.run(stop.clone()));
     tasks.spawn(
         "server certificate",

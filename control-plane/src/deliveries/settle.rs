@@ -14,8 +14,8 @@ use countersign_shared::{
 use super::retry;
 use crate::{
     metrics::Metrics,
-    model::{Next, Settled, Settlement},
-    signals::Wake,
+    model::{Next, Settled, Settlement, Shown},
+    signals::{Observations, Wake},
     store::{Store, StoreError},
 };
 
@@ -26,6 +26,8 @@ pub struct Settle {
     pub store: Arc<dyn Store>,
     /// Told of retries and of leases that ended.
     pub wake: Arc<Wake>,
+    /// Told what attempts show of receivers.
+    pub observations: Arc<Observations>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -43,7 +45,7 @@ impl Settle {
         outcomes: Vec<Outcome>,
     ) -> Result<Vec<LeaseId>, StoreError> {
         let now = self.clock.now();
-        let told: Vec<(LeaseId, FailureClass)> = outcomes.iter().map(essence).collect();
+        let told: Vec<(LeaseId, Shown)> = outcomes.iter().map(essence).collect();
         let settlement = Settlement {
             agent: agent.clone(),
             outcomes,
@@ -53,8 +55,8 @@ impl Settle {
             }),
         };
         let settled = self.store.settle(settlement).await?;
-        for ((lease, class), settled) in told.iter().zip(settled) {
-            self.account_for(agent, *lease, *class, settled, now);
+        for ((lease, shown), settled) in told.iter().zip(settled) {
+            self.account_for(agent, *lease, *shown, settled, now);
         }
         Ok(told.into_iter().map(|(lease, _)| lease).collect())
     }
@@ -63,7 +65,7 @@ impl Settle {
         &self,
         agent: &AgentName,
         lease: LeaseId,
-        class: FailureClass,
+        shown: Shown,
         settled: Settled,
         now: Timestamp,
     ) {
@@ -73,7 +75,11 @@ impl Settle {
             tracing::info!(%agent, %delivery, epoch = lease.epoch, "outcome of an old lease ignored");
             return;
         };
+        let class = shown.class;
         self.metrics.attempt(class);
+        if class != FailureClass::NotAttempted {
+            self.observations.note(destination, shown);
+        }
         self.wake.lease_ended(destination);
         match next {
             Next::Retry(at) | Next::Again(at) => self.wake.due(destination, at),
@@ -87,12 +93,12 @@ impl Settle {
     }
 }
 
-fn essence(outcome: &Outcome) -> (LeaseId, FailureClass) {
+fn essence(outcome: &Outcome) -> (LeaseId, Shown) {
     let lease = LeaseId {
         delivery: outcome.delivery,
         epoch: outcome.epoch,
     };
-    (lease, outcome.class)
+    (lease, Shown::by(outcome))
 }
 
 /// Seconds since the delivery was accepted: its id (UUID version 7) begins with that time.

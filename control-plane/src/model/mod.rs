@@ -3,12 +3,14 @@
 
 mod access;
 mod agent;
+mod alert;
 mod certificate;
 mod delivery;
 mod tenant;
 
 pub use access::{ApiKey, ApiKeyHash};
 pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
+pub use alert::{Alert, AlertCause, AlertSeverity, Evidence, Expiring, Finding, Shown};
 pub use certificate::{
     Authority, AuthorityOwner, ClientCertificate, ClientCertificateState, Sealed, Serial,
 };

@@ -3,6 +3,7 @@
 //! `open` opens the same database each time it is called; what it gives besides the store keeps the
 //! store's threads alive.
 
+mod alert;
 mod delivery;
 mod tenant;
 
@@ -32,6 +33,8 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         tenant::accounts(&store).await;
         tenant::destinations(&store).await;
         tenant::agents(&store).await;
+        alert::alerts(&store).await;
+        alert::expiring(&store).await;
         delivery::submission(&store).await;
         delivery::leases(&store).await;
         delivery::settling(&store).await;

@@ -13,16 +13,17 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use countersign_shared::{
     job::LeaseId,
-    name::{AccountName, AgentName, DeliveryId, DestinationName, JoinTokenName},
+    name::{AccountName, AgentName, AlertName, DeliveryId, DestinationName, JoinTokenName},
     time::Timestamp,
 };
 use thiserror::Error;
 
 use crate::model::{
-    Account, Agent, ApiKey, Attempt, Authority, AuthorityOwner, BundleAcknowledgement,
-    ClientCertificate, Delivery, DeliveryFilter, Destination, DestinationConfig, DestinationKey,
-    DestinationState, Due, Enrollment, Grant, JoinToken, NewDelivery, Page, RequestKey, SealedJob,
-    Serial, Settled, Settlement, SigningSecret,
+    Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
+    BundleAcknowledgement, ClientCertificate, Delivery, DeliveryFilter, Destination,
+    DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring, Finding, Grant,
+    JoinToken, NewDelivery, Page, RequestKey, SealedJob, Serial, Settled, Settlement,
+    SigningSecret,
 };
 
 /// Why the store did not do what was asked. Nothing has changed then.
@@ -341,13 +342,55 @@ pub trait AgentStore: Send + Sync {
     ) -> Result<Vec<AgentName>>;
 }
 
+/// Alerts, and what they are looked for in.
+#[async_trait]
+pub trait AlertStore: Send + Sync {
+    /// Opens an alert under `name`, or brings the open one of the same cause and resource up to date.
+    /// Answers with the alert when it was opened or its severity or message changed.
+    async fn raise_alert(
+        &self,
+        name: AlertName,
+        finding: Finding,
+        now: Timestamp,
+    ) -> Result<Option<Alert>>;
+    /// Resolves the open alert of a cause and resource, if there is one.
+    async fn resolve_alert(
+        &self,
+        cause: AlertCause,
+        resource: &str,
+        now: Timestamp,
+    ) -> Result<Option<Alert>>;
+    /// Notes that somebody takes care; a second time changes nothing.
+    async fn acknowledge_alert(&self, name: &AlertName, now: Timestamp) -> Result<Alert>;
+    /// Alerts older than `before`, newest first.
+    async fn alerts(
+        &self,
+        before: Option<AlertName>,
+        include_resolved: bool,
+        size: usize,
+    ) -> Result<Page<Alert>>;
+    /// How many alerts are open, by cause; causes without any are left out.
+    async fn open_alert_counts(&self) -> Result<Vec<(AlertCause, i64)>>;
+    /// Open alerts about our own certificates' ends.
+    async fn open_expiry_alerts(&self) -> Result<Vec<Alert>>;
+    /// Client certificates in use and authorities that end by `until`, soonest first, after `after`.
+    async fn expiring(
+        &self,
+        until: Timestamp,
+        after: Option<Expiring>,
+        size: usize,
+    ) -> Result<Page<Expiring>>;
+    /// When the certificate with this resource name ends; `None` when it is not in use.
+    async fn end_of(&self, cause: AlertCause, resource: &str) -> Result<Option<Timestamp>>;
+}
+
 /// All of it.
 pub trait Store:
-    InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore
+    InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore + AlertStore
 {
 }
 
 impl<T> Store for T where
-    T: InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore
+    T: InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore + AlertStore
 {
 }

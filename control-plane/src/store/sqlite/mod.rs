@@ -2,6 +2,7 @@
 //! readers. Each has a thread and a connection of its own.
 
 mod agents;
+mod alerts;
 mod certificates;
 mod connection;
 mod deliveries;

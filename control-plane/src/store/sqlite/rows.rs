@@ -13,8 +13,8 @@ use rusqlite::{
 
 use crate::{
     model::{
-        BundleStatus, ClientCertificateState, DeliveryState, DestinationState, Page, Serial,
-        TrustModel,
+        AlertCause, AlertSeverity, BundleStatus, ClientCertificateState, DeliveryState,
+        DestinationState, Page, Serial, TrustModel,
     },
     store::{Result, StoreError},
 };
@@ -47,6 +47,7 @@ text_columns! {
     TrustModel { Dedicated = "DEDICATED" }
     DestinationState { Enabled = "ENABLED", Disabled = "DISABLED" }
     ClientCertificateState { Active = "ACTIVE" }
+    AlertSeverity { Warning = "WARNING", Critical = "CRITICAL" }
     BundleStatus {
         Received = "RECEIVED", Durable = "DURABLE", Active = "ACTIVE", Refused = "REFUSED",
     }
@@ -85,6 +86,20 @@ impl ToSql for Column<FailureClass> {
 impl FromSql for Column<FailureClass> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         FailureClass::parse(value.as_str()?)
+            .map(Self)
+            .ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl ToSql for Column<AlertCause> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.0.as_str()))
+    }
+}
+
+impl FromSql for Column<AlertCause> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        AlertCause::parse(value.as_str()?)
             .map(Self)
             .ok_or(FromSqlError::InvalidType)
     }

@@ -175,3 +175,21 @@ CREATE TABLE bundle_acknowledgements (
     at          INTEGER NOT NULL,
     PRIMARY KEY (destination, agent)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE alerts (
+    id              TEXT PRIMARY KEY,
+    cause           TEXT NOT NULL,
+    resource        TEXT NOT NULL,
+    severity        TEXT NOT NULL,
+    message         TEXT NOT NULL,
+    created_at      INTEGER NOT NULL,
+    updated_at      INTEGER NOT NULL,
+    acknowledged_at INTEGER,
+    resolved_at     INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- One open alert for a cause and a resource.
+CREATE UNIQUE INDEX open_alerts ON alerts (cause, resource) WHERE resolved_at IS NULL;
+
+-- Certificates in use, by when they end.
+CREATE INDEX client_certificates_by_end ON client_certificates (not_after) WHERE state = 'ACTIVE';

@@ -1,0 +1,299 @@
+//! What is an alert and what is none: pure decisions.
+
+use std::time::Duration;
+
+use countersign_shared::{class::FailureClass, time::Timestamp};
+
+use crate::model::{AlertCause, AlertSeverity, Evidence, Expiring, Finding};
+
+/// A certificate that ends within this is worth a warning.
+pub const WARN_WITHIN: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A certificate that ends within this is critical.
+pub const CRITICAL_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// So many 403 in a row are no accident.
+const FORBIDDEN_IN_A_ROW: u8 = Evidence::COUNTED;
+
+/// What follows for one cause and resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is wrong now.
+    Raise(Finding),
+    /// It is not, or no longer.
+    Clear(AlertCause, String),
+}
+
+/// What follows from when a certificate ends.
+pub fn of_expiring(expiring: &Expiring, now: Timestamp) -> Verdict {
+    let left = expiring.not_after.since(now);
+    if left > WARN_WITHIN {
+        return Verdict::Clear(expiring.cause, expiring.resource.clone());
+    }
+    let severity = match left > CRITICAL_WITHIN {
+        true => AlertSeverity::Warning,
+        false => AlertSeverity::Critical,
+    };
+    let what = match expiring.cause {
+        AlertCause::CertificateAuthorityExpires => {
+            "This certificate authority ends: no certificate outlives it."
+        }
+        AlertCause::ServerCertificateExpires => {
+            "The receiver's server certificate ends: ask its operator to renew it. From then on \
+             nothing is delivered there."
+        }
+        _ => {
+            "The client certificate of this destination ends, and renewal should have replaced it \
+             before: receivers will refuse it from then on."
+        }
+    };
+    // The time, not the days left: the message must not change every day.
+    let message = format!("{what} It ends at {}.", expiring.not_after);
+    Verdict::Raise(Finding {
+        cause: expiring.cause,
+        resource: expiring.resource.clone(),
+        severity,
+        message,
+    })
+}
+
+/// What follows from what an attempt showed of the receiver of `destination`.
+pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let mut decide = |cause, severity, wrong: bool, message: &str| {
+        let resource = destination.to_owned();
+        verdicts.push(match wrong {
+            false => Verdict::Clear(cause, resource),
+            true => Verdict::Raise(Finding {
+                cause,
+                resource,
+                severity,
+                message: message.to_owned(),
+            }),
+        });
+    };
+    let shown = evidence.shown;
+    let class = shown.class;
+    let advice = class.resolution();
+    if let Some(requested) = shown.certificate_requested {
+        let cause = AlertCause::MtlsNotEnforced;
+        let advice = FailureClass::MtlsNotEnforced.resolution();
+        decide(cause, AlertSeverity::Warning, !requested, advice);
+    }
+    if is_client_refusal(class) {
+        decide(
+            AlertCause::ClientCertificateRefused,
+            AlertSeverity::Critical,
+            true,
+            advice,
+        );
+    } else if got_an_answer(class) {
+        decide(
+            AlertCause::ClientCertificateRefused,
+            AlertSeverity::Critical,
+            false,
+            "",
+        );
+    }
+    if class == FailureClass::ClientIdentityForbidden {
+        if evidence.in_a_row >= FORBIDDEN_IN_A_ROW {
+            decide(
+                AlertCause::ClientIdentityForbidden,
+                AlertSeverity::Critical,
+                true,
+                advice,
+            );
+        }
+    } else if got_an_answer(class) {
+        decide(
+            AlertCause::ClientIdentityForbidden,
+            AlertSeverity::Critical,
+            false,
+            "",
+        );
+    }
+    if is_server_refusal(class) {
+        decide(
+            AlertCause::ServerCertificateRefused,
+            AlertSeverity::Critical,
+            true,
+            advice,
+        );
+    } else if shown.certificate_requested.is_some() {
+        decide(
+            AlertCause::ServerCertificateRefused,
+            AlertSeverity::Critical,
+            false,
+            "",
+        );
+    }
+    if let Some(not_after) = shown.server_not_after {
+        let expiring = Expiring {
+            cause: AlertCause::ServerCertificateExpires,
+            resource: destination.to_owned(),
+            not_after,
+        };
+        verdicts.push(of_expiring(&expiring, now));
+    }
+    verdicts
+}
+
+/// The receiver does not accept the certificate itself.
+fn is_client_refusal(class: FailureClass) -> bool {
+    matches!(
+        class,
+        FailureClass::ClientCertificateExpired
+            | FailureClass::ClientCaNotTrusted
+            | FailureClass::ClientCertificateRevoked
+            | FailureClass::ClientCertificateRequired
+            | FailureClass::ClientCertificateRejected
+    )
+}
+
+/// We do not accept the receiver's certificate.
+fn is_server_refusal(class: FailureClass) -> bool {
+    matches!(
+        class,
+        FailureClass::ServerCertificateExpired
+            | FailureClass::ServerCaNotTrusted
+            | FailureClass::ServerNameMismatch
+            | FailureClass::ServerCertificateRevoked
+    )
+}
+
+/// An HTTP answer came, so the receiver took the certificate. (A 403 is judged by itself.)
+fn got_an_answer(class: FailureClass) -> bool {
+    matches!(
+        class,
+        FailureClass::Delivered
+            | FailureClass::ClientIdentityForbidden
+            | FailureClass::HttpRedirect
+            | FailureClass::HttpGone
+            | FailureClass::HttpRateLimited
+            | FailureClass::HttpServerError
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DestinationKey, Shown};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn expiring(now: Timestamp, left: Duration) -> Expiring {
+        Expiring {
+            cause: AlertCause::ClientCertificateExpires,
+            resource: "r".to_owned(),
+            not_after: now.plus(left),
+        }
+    }
+
+    fn severity(verdict: &Verdict) -> Option<AlertSeverity> {
+        match verdict {
+            Verdict::Raise(finding) => Some(finding.severity),
+            Verdict::Clear(..) => None,
+        }
+    }
+
+    #[test]
+    fn thirty_days_warn_and_seven_are_critical() {
+        let now = Timestamp::from_unix_seconds(1_700_000_000);
+        let second = Duration::from_secs(1);
+        let cases = [
+            (31 * DAY, None),
+            (WARN_WITHIN + second, None),
+            (WARN_WITHIN, Some(AlertSeverity::Warning)),
+            (CRITICAL_WITHIN + second, Some(AlertSeverity::Warning)),
+            (CRITICAL_WITHIN, Some(AlertSeverity::Critical)),
+            (Duration::ZERO, Some(AlertSeverity::Critical)),
+        ];
+        for (left, expected) in cases {
+            assert_eq!(
+                severity(&of_expiring(&expiring(now, left), now)),
+                expected,
+                "{left:?}"
+            );
+        }
+        let ended = now.plus(DAY);
+        let verdict = of_expiring(&expiring(now, second), ended);
+        assert_eq!(
+            severity(&verdict),
+            Some(AlertSeverity::Critical),
+            "ended already"
+        );
+    }
+
+    fn evidence(class: FailureClass, requested: Option<bool>, in_a_row: u8) -> Evidence {
+        Evidence {
+            destination: DestinationKey(1),
+            shown: Shown {
+                class,
+                certificate_requested: requested,
+                server_not_after: None,
+            },
+            in_a_row,
+        }
+    }
+
+    fn raised(evidence: &Evidence) -> Vec<AlertCause> {
+        let verdicts = from_evidence("d", evidence, Timestamp::default());
+        let raised = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Raise(finding) => Some(finding.cause),
+            Verdict::Clear(..) => None,
+        });
+        raised.collect()
+    }
+
+    fn cleared(evidence: &Evidence) -> Vec<AlertCause> {
+        let verdicts = from_evidence("d", evidence, Timestamp::default());
+        let cleared = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Clear(cause, _) => Some(*cause),
+            Verdict::Raise(_) => None,
+        });
+        cleared.collect()
+    }
+
+    #[test]
+    fn each_class_raises_what_it_shows_and_clears_only_what_it_disproves() {
+        use AlertCause as Cause;
+        use FailureClass as Class;
+        let cases = [
+            (evidence(Class::Delivered, Some(true), 1), vec![]),
+            (
+                evidence(Class::Delivered, Some(false), 1),
+                vec![Cause::MtlsNotEnforced],
+            ),
+            (
+                evidence(Class::ClientCaNotTrusted, Some(true), 1),
+                vec![Cause::ClientCertificateRefused],
+            ),
+            (
+                evidence(Class::ClientIdentityForbidden, Some(true), 2),
+                vec![],
+            ),
+            (
+                evidence(Class::ClientIdentityForbidden, Some(true), 3),
+                vec![Cause::ClientIdentityForbidden],
+            ),
+            (
+                evidence(Class::ServerNameMismatch, None, 1),
+                vec![Cause::ServerCertificateRefused],
+            ),
+            (evidence(Class::ConnectionRefused, None, 1), vec![]),
+        ];
+        for (evidence, expected) in cases {
+            assert_eq!(raised(&evidence), expected, "{evidence:?}");
+        }
+        let silent = evidence(Class::ConnectionRefused, None, 1);
+        assert_eq!(cleared(&silent), [], "no answer disproves nothing");
+        let fine = evidence(Class::Delivered, Some(true), 1);
+        assert_eq!(cleared(&fine).len(), 4);
+        let forbidden = evidence(Class::ClientIdentityForbidden, Some(true), 1);
+        assert!(!cleared(&forbidden).contains(&Cause::ClientIdentityForbidden));
+        assert!(cleared(&forbidden).contains(&Cause::ClientCertificateRefused));
+        let bad_request = evidence(Class::HttpClientError, Some(true), 1);
+        assert!(
+            !cleared(&bad_request).contains(&Cause::ClientCertificateRefused),
+            "a 400 can be a server's page about the certificate"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! Carries out what `judge` decides: looks for certificates that end soon, takes in what attempts
+//! show, and tells everybody who listens of every change.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_shared::{
+    name::AlertName,
+    random,
+    time::{Clock, Timestamp},
+};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    judge::{self, Verdict, WARN_WITHIN},
+    notify::Notifier,
+};
+use crate::{
+    metrics::Metrics,
+    model::{Alert, AlertCause, AlertSeverity},
+    signals::Observations,
+    store::{Store, StoreError},
+};
+
+/// How often certificates are looked through.
+const LOOK: Duration = Duration::from_secs(300);
+/// How many certificates are looked at in one query.
+const PAGE: usize = 500;
+/// A watcher that falls behind by more than this is ended.
+const BACKLOG: usize = 256;
+
+/// Opens, resolves and acknowledges alerts.
+#[derive(Clone)]
+pub struct Alerts {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    changes: broadcast::Sender<Alert>,
+}
+
+impl Alerts {
+    /// Over this store.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+        Self {
+            store,
+            clock,
+            metrics,
+            changes: broadcast::Sender::new(BACKLOG),
+        }
+    }
+
+    /// Every change from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Alert> {
+        self.changes.subscribe()
+    }
+
+    /// Notes that somebody takes care.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn acknowledge(&self, name: &AlertName) -> Result<Alert, StoreError> {
+        let alert = self.store.acknowledge_alert(name, self.clock.now()).await?;
+        // Nobody listening is fine.
+        let _ = self.changes.send(alert.clone());
+        Ok(alert)
+    }
+
+    /// Carries out one verdict; answers with the alert when it changed.
+    async fn apply(&self, verdict: Verdict) -> Result<Option<Alert>, StoreError> {
+        let now = self.clock.now();
+        let changed = match verdict {
+            Verdict::Raise(finding) => {
+                let name =
+                    AlertName::from(countersign_shared::name::Id::from(random::uuid_v7(now)));
+                self.store.raise_alert(name, finding, now).await?
+            }
+            Verdict::Clear(cause, resource) => {
+                self.store.resolve_alert(cause, &resource, now).await?
+            }
+        };
+        if let Some(alert) = &changed {
+            self.say(alert);
+            let _ = self.changes.send(alert.clone());
+        }
+        Ok(changed)
+    }
+
+    fn say(&self, alert: &Alert) {
+        let (name, resource) = (&alert.name, &alert.finding.resource);
+        let (cause, message) = (alert.finding.cause.as_str(), &alert.finding.message);
+        match (alert.resolved_at, alert.finding.severity) {
+            (Some(_), _) => tracing::info!(alert = %name, cause, resource, "alert resolved"),
+            (None, AlertSeverity::Warning) => {
+                tracing::warn!(alert = %name, cause, resource, message, "alert");
+            }
+            (None, AlertSeverity::Critical) => {
+                tracing::error!(alert = %name, cause, resource, message, "critical alert");
+            }
+        }
+    }
+
+    async fn count(&self) {
+        match self.store.open_alert_counts().await {
+            Ok(counts) => {
+                for cause in AlertCause::ALL {
+                    let open = counts.iter().find(|(counted, _)| counted == cause);
+                    self.metrics
+                        .open_alerts(cause.as_str(), open.map_or(0, |(_, open)| *open));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "open alerts not counted"),
+        }
+    }
+}
+
+/// The background task.
+pub struct Watchman {
+    /// Carries out.
+    pub alerts: Alerts,
+    /// What attempts show.
+    pub observations: Arc<Observations>,
+    /// Tells an operator's destination, if there is one.
+    pub notifier: Option<Notifier>,
+}
+
+impl Watchman {
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// None for now: a store that fails is tried again.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let mut look = tokio::time::interval(LOOK);
+        self.alerts.count().await;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = look.tick() => self.look_at_certificates().await,
+                evidence = self.observations.next() => {
+                    for evidence in evidence {
+                        let found = self.alerts.store.destination_by_key(evidence.destination).await;
+                        let now = self.alerts.clock.now();
+                        // Deleted meanwhile: nobody needs to know.
+                        if let Ok(destination) = found {
+                            let name = destination.name.as_str();
+                            self.apply(judge::from_evidence(name, &evidence, now)).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look_at_certificates(&self) {
+        let now = self.alerts.clock.now();
+        // A certificate that was replaced no longer comes up here, so what is open is looked at too.
+        let result = async {
+            self.clear_what_was_replaced(now).await?;
+            let mut after = None;
+            loop {
+                let until = now.plus(WARN_WITHIN);
+                let page = self.alerts.store.expiring(until, after, PAGE).await?;
+                let verdicts = page.items.iter().map(|item| judge::of_expiring(item, now));
+                self.apply(verdicts.collect()).await;
+                match page.items.last() {
+                    Some(last) if page.more => after = Some(last.clone()),
+                    _ => return Ok::<_, StoreError>(()),
+                }
+            }
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(%error, "certificates not looked through; trying again");
+        }
+    }
+
+    async fn clear_what_was_replaced(&self, now: Timestamp) -> Result<(), StoreError> {
+        for alert in self.alerts.store.open_expiry_alerts().await? {
+            let (cause, resource) = (alert.finding.cause, alert.finding.resource);
+            let end = self.alerts.store.end_of(cause, &resource).await?;
+            if end.is_none_or(|end| end > now.plus(WARN_WITHIN)) {
+                self.apply(vec![Verdict::Clear(cause, resource)]).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, verdicts: Vec<Verdict>) {
+        let mut any = false;
+        for verdict in verdicts {
+            match self.alerts.apply(verdict).await {
+                Ok(Some(alert)) => {
+                    any = true;
+                    if let Some(notifier) = &self.notifier {
+                        notifier.tell(&alert).await;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "alert not recorded"),
+            }
+        }
+        if any {
+            self.alerts.count().await;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Alerts, and what they are judged from.
+
+use countersign_shared::{class::FailureClass, name::AlertName, outcome::Outcome, time::Timestamp};
+
+use super::DestinationKey;
+
+/// What an alert is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AlertCause {
+    /// A client certificate ends soon.
+    ClientCertificateExpires,
+    /// An authority ends soon.
+    CertificateAuthorityExpires,
+    /// The receiver's server certificate ends soon.
+    ServerCertificateExpires,
+    /// The receiver does not ask for the client certificate.
+    MtlsNotEnforced,
+    /// The receiver does not accept the client certificate.
+    ClientCertificateRefused,
+    /// The receiver refuses the identity in the certificate.
+    ClientIdentityForbidden,
+    /// The receiver's server certificate is not accepted.
+    ServerCertificateRefused,
+}
+
+impl AlertCause {
+    /// Every cause.
+    pub const ALL: &'static [Self] = &[
+        Self::ClientCertificateExpires,
+        Self::CertificateAuthorityExpires,
+        Self::ServerCertificateExpires,
+        Self::MtlsNotEnforced,
+        Self::ClientCertificateRefused,
+        Self::ClientIdentityForbidden,
+        Self::ServerCertificateRefused,
+    ];
+
+    /// The cause as API, logs, metrics and the store write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientCertificateExpires => "CLIENT_CERTIFICATE_EXPIRES",
+            Self::CertificateAuthorityExpires => "CERTIFICATE_AUTHORITY_EXPIRES",
+            Self::ServerCertificateExpires => "SERVER_CERTIFICATE_EXPIRES",
+            Self::MtlsNotEnforced => "MTLS_NOT_ENFORCED",
+            Self::ClientCertificateRefused => "CLIENT_CERTIFICATE_REFUSED",
+            Self::ClientIdentityForbidden => "CLIENT_IDENTITY_FORBIDDEN",
+            Self::ServerCertificateRefused => "SERVER_CERTIFICATE_REFUSED",
+        }
+    }
+
+    /// The cause with this text.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|cause| cause.as_str() == text)
+    }
+}
+
+/// How soon somebody has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlertSeverity {
+    /// In the next days.
+    Warning,
+    /// Now.
+    Critical,
+}
+
+/// What is wrong now: opens an alert, or keeps one open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub cause: AlertCause,
+    /// The resource that it is about.
+    pub resource: String,
+    /// How soon somebody has to act.
+    pub severity: AlertSeverity,
+    /// What is the matter and what to do.
+    pub message: String,
+}
+
+/// Something that needs a person's attention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// Resource name.
+    pub name: AlertName,
+    /// What is wrong.
+    pub finding: Finding,
+    /// When it was opened.
+    pub created_at: Timestamp,
+    /// When its severity, message or state last changed.
+    pub updated_at: Timestamp,
+    /// When somebody acknowledged it.
+    pub acknowledged_at: Option<Timestamp>,
+    /// When its cause was gone.
+    pub resolved_at: Option<Timestamp>,
+}
+
+/// A certificate that ends soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiring {
+    /// Which kind it is.
+    pub cause: AlertCause,
+    /// Its resource name.
+    pub resource: String,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+/// What one attempt showed of its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// How it ended.
+    pub class: FailureClass,
+    /// Whether the receiver asked for the client certificate; unknown without a whole handshake.
+    pub certificate_requested: Option<bool>,
+    /// When its server certificate ends, if it was seen.
+    pub server_not_after: Option<Timestamp>,
+}
+
+impl Shown {
+    /// By this outcome.
+    pub fn by(outcome: &Outcome) -> Self {
+        let record = outcome.handshake.as_ref();
+        let completed = record.filter(|record| record.completed);
+        let server = record.and_then(|record| record.server.as_ref());
+        Self {
+            class: outcome.class,
+            certificate_requested: completed.map(|record| record.client_certificate_requested),
+            server_not_after: server.map(|server| server.not_after),
+        }
+    }
+}
+
+/// What attempts have shown of a destination's receiver; only a change of it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// Which destination.
+    pub destination: DestinationKey,
+    /// What the last attempt showed.
+    pub shown: Shown,
+    /// How many attempts in a row ended with this class, up to [`Evidence::COUNTED`].
+    pub in_a_row: u8,
+}
+
+impl Evidence {
+    /// Beyond this, one more of the same class is nothing new.
+    pub const COUNTED: u8 = 3;
+
+    /// After one more attempt.
+    pub fn after(destination: DestinationKey, shown: Shown, before: Option<&Self>) -> Self {
+        let same = before.filter(|before| before.shown.class == shown.class);
+        let in_a_row = same.map_or(1, |same| same.in_a_row.saturating_add(1).min(Self::COUNTED));
+        Self {
+            destination,
+            shown,
+            in_a_row,
+        }
+    }
+}
