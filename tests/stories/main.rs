@@ -6,6 +6,7 @@
 // Tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alerts_open_and_resolve_by_themselves;
 mod bad_input_changes_nothing;
 mod certificates_verify_with_openssl;
 mod configuration_mistakes_are_all_reported;
