@@ -205,7 +205,7 @@ async fn install(
 
 #[cfg(test)]
 mod tests {
-    use countersign_shared::time::SystemClock;
+    use countersign_shared::{digest::sha256, time::SystemClock};
     use toml::Value;
 
     use super::*;
@@ -228,11 +228,11 @@ mod tests {
         opened
     }
 
-    fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    fn contents(folder: &Path) -> Vec<(PathBuf, String)> {
         let mut all: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .map(|path| (path.clone(), hex(&sha256(&std::fs::read(path).unwrap()))))
             .collect();
         all.sort();
         all

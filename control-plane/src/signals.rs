@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use countersign_shared::{name::DestinationName, time::Timestamp};
+use countersign_shared::{class::FailureClass, name::DestinationName, time::Timestamp};
 use tokio::sync::{Notify, broadcast};
 
 use crate::model::{DestinationKey, Evidence, Shown};
@@ -112,9 +112,11 @@ impl Observations {
         let before = seen.last.get(&destination);
         let evidence = Evidence::after(destination, shown, before);
         // A success counts once; in a row matters for failures alone.
-        if before
-            .is_some_and(|before| before.shown == shown && before.in_a_row == evidence.in_a_row)
-        {
+        let gone = shown.class == FailureClass::HttpGone;
+        let same =
+            |before: &Evidence| before.shown == shown && before.in_a_row == evidence.in_a_row;
+        // Every 410 counts: the destination may have been enabled again in between.
+        if !gone && before.is_some_and(same) {
             return;
         }
         seen.last.insert(destination, evidence);
@@ -139,8 +141,6 @@ impl Observations {
 
 #[cfg(test)]
 mod tests {
-    use countersign_shared::class::FailureClass;
-
     use super::*;
 
     fn shown(class: FailureClass) -> Shown {

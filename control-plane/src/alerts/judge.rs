@@ -125,6 +125,18 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
             "",
         );
     }
+    let gone = class == FailureClass::HttpGone;
+    if gone || got_an_answer(class) {
+        let advice = "The receiver answered 410: it no longer wants these deliveries. The destination \
+                      was disabled and its deliveries wait: ask the receiver's operator, then \
+                      change the URL and call EnableDestination, or delete the destination.";
+        decide(
+            AlertCause::DestinationDisabled,
+            AlertSeverity::Critical,
+            gone,
+            advice,
+        );
+    }
     if let Some(not_after) = shown.server_not_after {
         let expiring = Expiring {
             cause: AlertCause::ServerCertificateExpires,
@@ -279,6 +291,10 @@ mod tests {
                 vec![Cause::ServerCertificateRefused],
             ),
             (evidence(Class::ConnectionRefused, None, 1), vec![]),
+            (
+                evidence(Class::HttpGone, Some(true), 1),
+                vec![Cause::DestinationDisabled],
+            ),
         ];
         for (evidence, expected) in cases {
             assert_eq!(raised(&evidence), expected, "{evidence:?}");
@@ -286,7 +302,7 @@ mod tests {
         let silent = evidence(Class::ConnectionRefused, None, 1);
         assert_eq!(cleared(&silent), [], "no answer disproves nothing");
         let fine = evidence(Class::Delivered, Some(true), 1);
-        assert_eq!(cleared(&fine).len(), 4);
+        assert_eq!(cleared(&fine).len(), 5);
         let forbidden = evidence(Class::ClientIdentityForbidden, Some(true), 1);
         assert!(!cleared(&forbidden).contains(&Cause::ClientIdentityForbidden));
         assert!(cleared(&forbidden).contains(&Cause::ClientCertificateRefused));

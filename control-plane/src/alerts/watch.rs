@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{
-    name::AlertName,
+    class::FailureClass,
+    name::{AlertName, Id},
     random,
     time::{Clock, Timestamp},
 };
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{Alert, AlertCause, AlertSeverity},
+    model::{Alert, AlertCause, AlertSeverity, DestinationState, Evidence},
     signals::Observations,
     store::{Store, StoreError},
 };
@@ -72,8 +73,7 @@ impl Alerts {
         let now = self.clock.now();
         let changed = match verdict {
             Verdict::Raise(finding) => {
-                let name =
-                    AlertName::from(countersign_shared::name::Id::from(random::uuid_v7(now)));
+                let name = AlertName::from(Id::from(random::uuid_v7(now)));
                 self.store.raise_alert(name, finding, now).await?
             }
             Verdict::Clear(cause, resource) => {
@@ -139,17 +139,28 @@ impl Watchman {
                 _ = look.tick() => self.look_at_certificates().await,
                 evidence = self.observations.next() => {
                     for evidence in evidence {
-                        let found = self.alerts.store.destination_by_key(evidence.destination).await;
-                        let now = self.alerts.clock.now();
-                        // Deleted meanwhile: nobody needs to know.
-                        if let Ok(destination) = found {
-                            let name = destination.name.as_str();
-                            self.apply(judge::from_evidence(name, &evidence, now)).await;
-                        }
+                        self.take(evidence).await;
                     }
                 }
             }
         }
+    }
+
+    async fn take(&self, evidence: Evidence) {
+        let store = &self.alerts.store;
+        // Deleted meanwhile: nobody needs to know.
+        let Ok(destination) = store.destination_by_key(evidence.destination).await else {
+            return;
+        };
+        let (name, now) = (&destination.name, self.alerts.clock.now());
+        if evidence.shown.class == FailureClass::HttpGone {
+            let disabled = DestinationState::Disabled;
+            if let Err(error) = store.set_destination_state(name, disabled, now).await {
+                tracing::warn!(destination = %name, %error, "destination not disabled");
+            }
+        }
+        self.apply(judge::from_evidence(name.as_str(), &evidence, now))
+            .await;
     }
 
     async fn look_at_certificates(&self) {

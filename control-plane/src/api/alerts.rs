@@ -172,6 +172,7 @@ fn cause_to_wire(cause: AlertCause) -> v1::AlertCause {
         AlertCause::ClientCertificateRefused => v1::AlertCause::ClientCertificateRefused,
         AlertCause::ClientIdentityForbidden => v1::AlertCause::ClientIdentityForbidden,
         AlertCause::ServerCertificateRefused => v1::AlertCause::ServerCertificateRefused,
+        AlertCause::DestinationDisabled => v1::AlertCause::DestinationDisabled,
     }
 }
 

@@ -4,7 +4,10 @@ use countersign_proto::v1::{self, delivery_service_server::DeliveryService};
 use countersign_shared::{
     name::{AccountName, DeliveryId, DestinationName, split},
     tasks::{OnFailure, Tasks},
-    wire::{class_to_wire, handshake_to_wire, timestamp_to_wire, timings_to_wire},
+    wire::{
+        class_from_wire, class_to_wire, handshake_to_wire, timestamp_from_wire, timestamp_to_wire,
+        timings_to_wire,
+    },
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,13 +18,17 @@ use std::sync::Arc;
 use super::{page, status, violations::Violations};
 use crate::{
     deliveries::{Submission, Submit},
-    model::{Attempt, Delivery, DeliveryFilter, DeliveryState},
+    model::{Attempt, Delivery, DeliveryFilter, DeliveryState, ReplayFilter},
 };
 
 /// Longest media type and event type.
 const MAX_TYPE: usize = 200;
 /// How many submissions of one stream may be on their way to the disk at once.
 const STREAM_WINDOW: usize = 1024;
+
+/// Most dead letters that one call replays, and how many at a time.
+const MAX_REPLAY: usize = 10_000;
+const REPLAY_SLICE: usize = 500;
 
 /// DeliveryService over [`Submit`] and the store.
 #[derive(Clone)]
@@ -99,6 +106,74 @@ impl DeliveryService for DeliveryApi {
         Ok(Response::new(v1::ListDeliveriesResponse {
             next_page_token: page::token(&found, "deliveries", |item| item.id.to_string()),
             deliveries: found.items.iter().map(to_wire).collect(),
+        }))
+    }
+
+    async fn retry_delivery(
+        &self,
+        request: Request<v1::RetryDeliveryRequest>,
+    ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
+        let (account, id) = delivery_name("name", &request.into_inner().name)?;
+        let now = self.submit.clock.now();
+        let retried = self
+            .submit
+            .store
+            .retry(&account, id, now)
+            .await
+            .map_err(status::store)?;
+        self.submit.wake.due(retried.destination_key, now);
+        Ok(Response::new(v1::RetryDeliveryResponse {
+            delivery: Some(to_wire(&retried)),
+        }))
+    }
+
+    async fn cancel_delivery(
+        &self,
+        request: Request<v1::CancelDeliveryRequest>,
+    ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
+        let (account, id) = delivery_name("name", &request.into_inner().name)?;
+        let now = self.submit.clock.now();
+        let cancelled = self.submit.store.cancel(&account, id, now).await;
+        Ok(Response::new(v1::CancelDeliveryResponse {
+            delivery: Some(to_wire(&cancelled.map_err(status::store)?)),
+        }))
+    }
+
+    async fn replay_deliveries(
+        &self,
+        request: Request<v1::ReplayDeliveriesRequest>,
+    ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.parse::<AccountName>("parent", &request.parent);
+        let filter = replay_filter(&mut violations, &request, account.as_ref());
+        let account = violations.finish(account)?;
+        let now = self.submit.clock.now();
+        let (mut count, mut more) = (0, true);
+        // In slices, so that other writes need not wait for all of them.
+        while more && count < MAX_REPLAY {
+            let size = match request.dry_run {
+                true => MAX_REPLAY,
+                false => REPLAY_SLICE.min(MAX_REPLAY - count),
+            };
+            let store = &self.submit.store;
+            let found = store
+                .replay(&account, &filter, request.dry_run, size, now)
+                .await;
+            let found = found.map_err(status::store)?;
+            count += found.items.len();
+            more = found.more;
+            if request.dry_run {
+                break;
+            }
+            found
+                .items
+                .iter()
+                .for_each(|key| self.submit.wake.due(*key, now));
+        }
+        Ok(Response::new(v1::ReplayDeliveriesResponse {
+            count: i32::try_from(count).unwrap_or(i32::MAX),
+            more,
         }))
     }
 
@@ -216,21 +291,47 @@ fn filter(
         Ok(v1::DeliveryState::Leased) => Some(DeliveryState::Leased),
         Ok(v1::DeliveryState::Delivered) => Some(DeliveryState::Delivered),
         Ok(v1::DeliveryState::DeadLetter) => Some(DeliveryState::DeadLetter),
+        Ok(v1::DeliveryState::Cancelled) => Some(DeliveryState::Cancelled),
         Err(_) => {
             violations.add("state", "is not a known state");
             None
         }
     };
-    let destination = match request.destination.as_str() {
-        "" => None,
-        text => violations.parse::<DestinationName>("destination", text),
-    };
-    if let (Some(name), Some(account)) = (&destination, account)
-        && name.account() != account.id().as_str()
-    {
-        violations.add("destination", format!("must belong to {account}"));
-    }
+    let destination = destination_of(violations, &request.destination, account);
     DeliveryFilter { state, destination }
+}
+
+/// A destination to filter by; empty: none.
+fn destination_of(
+    violations: &mut Violations,
+    text: &str,
+    account: Option<&AccountName>,
+) -> Option<DestinationName> {
+    if text.is_empty() {
+        return None;
+    }
+    let destination = violations.parse::<DestinationName>("destination", text)?;
+    if account.is_some_and(|account| destination.account() != account.id().as_str()) {
+        violations.add("destination", "must belong to the account in parent");
+    }
+    Some(destination)
+}
+
+fn replay_filter(
+    violations: &mut Violations,
+    request: &v1::ReplayDeliveriesRequest,
+    account: Option<&AccountName>,
+) -> ReplayFilter {
+    let last_class = class_from_wire(request.last_class);
+    if last_class.is_none() && request.last_class != 0 {
+        violations.add("last_class", "is not a known class");
+    }
+    ReplayFilter {
+        destination: destination_of(violations, &request.destination, account),
+        accepted_from: request.accepted_from.map(timestamp_from_wire),
+        accepted_until: request.accepted_until.map(timestamp_from_wire),
+        last_class,
+    }
 }
 
 fn delivery_name(field: &str, text: &str) -> Result<(AccountName, DeliveryId), Status> {
@@ -259,6 +360,7 @@ fn to_wire(delivery: &Delivery) -> v1::Delivery {
         DeliveryState::Leased => v1::DeliveryState::Leased,
         DeliveryState::Delivered => v1::DeliveryState::Delivered,
         DeliveryState::DeadLetter => v1::DeliveryState::DeadLetter,
+        DeliveryState::Cancelled => v1::DeliveryState::Cancelled,
     };
     let next = delivery
         .due_at

@@ -1,9 +1,11 @@
 //! DestinationService.
 
+use std::time::Duration;
+
 use countersign_proto::v1::{self, destination_service_server::DestinationService};
 use countersign_shared::{
     name::{AccountName, DestinationName, split},
-    wire::timestamp_to_wire,
+    wire::{duration_from_wire, timestamp_to_wire},
 };
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -17,6 +19,10 @@ use crate::{
     destinations::Destinations,
     model::{Destination, DestinationState, RequestKey},
 };
+
+/// How long older signing secrets are used unless told, and at most.
+const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// DestinationService over [`Destinations`].
 #[derive(Clone)]
@@ -164,6 +170,32 @@ impl DestinationService for DestinationApi {
         let destination = Some(self.set_state(&name, DestinationState::Disabled).await?);
         Ok(Response::new(v1::DisableDestinationResponse {
             destination,
+        }))
+    }
+
+    async fn rotate_signing_secret(
+        &self,
+        request: Request<v1::RotateSigningSecretRequest>,
+    ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let name = violations.parse::<DestinationName>("name", &request.name);
+        let grace = request
+            .grace_period
+            .map_or(Some(DEFAULT_GRACE), duration_from_wire);
+        let grace = grace.filter(|grace| *grace <= LONGEST_GRACE);
+        if grace.is_none() {
+            violations.add("grace_period", "must be from 0 to 30 days");
+        }
+        let (name, grace) = violations.finish(name.zip(grace))?;
+        let (version, at) = self
+            .0
+            .rotate_secret(&name, grace)
+            .await
+            .map_err(status::ca)?;
+        Ok(Response::new(v1::RotateSigningSecretResponse {
+            name: format!("{name}/signingSecrets/{version}"),
+            older_expire_time: Some(timestamp_to_wire(at)),
         }))
     }
 

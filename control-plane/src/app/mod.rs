@@ -161,6 +161,15 @@ async fn start(
         OnFailure::StopProcess,
         dispatcher.run(stop.clone()),
     );
+    tasks.spawn(
+        "expired secrets",
+        OnFailure::StopProcess,
+        services
+            .destinations
+            .0
+            .clone()
+            .remove_expired_secrets(stop.clone()),
+    );
     tasks.spawn("alerts", OnFailure::StopProcess, watchman.run(stop.clone()));
     tasks.spawn("health", OnFailure::StopProcess, health.run(stop.clone()));
     tasks.spawn(

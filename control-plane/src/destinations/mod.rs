@@ -1,7 +1,7 @@
 //! Destinations: made whole (first client certificate, first signing secret), changed with everybody
 //! who must know being told.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{
     name::{AccountName, DestinationName, Id},
@@ -9,6 +9,8 @@ use countersign_shared::{
     signature,
     time::{Clock, Timestamp},
 };
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ca::{self, CaError, ClientNames, SigningAuthority},
@@ -20,6 +22,9 @@ use crate::{
     store::{NewDestination, Store, StoreError},
     vault::{Record, ScopeKey, Vault},
 };
+
+/// How often expired secrets are looked for.
+const EXPIRY_LOOK: Duration = Duration::from_secs(10);
 
 /// Makes and changes destinations.
 #[derive(Clone)]
@@ -59,7 +64,7 @@ impl Destinations {
         let now = self.clock.now();
         let scope = self.vault.account(self.store.as_ref(), account).await?;
         let certificate = self.first_certificate(account, &name, &scope, now).await?;
-        let secret = first_secret(&name, &scope, now)?;
+        let secret = new_secret(&name, 1, &scope, now)?;
         let new = NewDestination {
             name,
             config,
@@ -141,6 +146,52 @@ impl Destinations {
         Ok(())
     }
 
+    /// Makes a new signing secret; the older ones are used until the grace period is over. Answers with
+    /// its version and that time.
+    ///
+    /// # Errors
+    /// [`CaError`]; through it [`StoreError::NotFound`] and [`StoreError::Precondition`].
+    pub async fn rotate_secret(
+        &self,
+        name: &DestinationName,
+        grace: Duration,
+    ) -> Result<(u32, Timestamp), CaError> {
+        let newest = self.store.signing_secret(name, None).await?;
+        let scope = format!("accounts/{}", name.account());
+        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let now = self.clock.now();
+        let secret = new_secret(name, newest.version + 1, &scope, now)?;
+        let (version, older_expire_at) = (secret.version, now.plus(grace));
+        self.store
+            .add_signing_secret(name, secret, older_expire_at)
+            .await?;
+        self.changes.changed(name.clone());
+        Ok((version, older_expire_at))
+    }
+
+    /// Removes signing secrets whose grace period is over, every now and then until `shutdown`.
+    ///
+    /// # Errors
+    /// None for now: a store that fails is tried again.
+    pub async fn remove_expired_secrets(
+        self,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut every = tokio::time::interval(EXPIRY_LOOK);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = every.tick() => {}
+            }
+            match self.store.remove_expired_secrets(self.clock.now()).await {
+                Ok(changed) => changed
+                    .into_iter()
+                    .for_each(|name| self.changes.changed(name)),
+                Err(error) => tracing::warn!(%error, "expired secrets not removed; trying again"),
+            }
+        }
+    }
+
     /// The text of a signing secret; `None`: the newest.
     ///
     /// # Errors
@@ -158,15 +209,17 @@ impl Destinations {
     }
 }
 
-fn first_secret(
+fn new_secret(
     name: &DestinationName,
+    version: u32,
     scope: &ScopeKey,
     now: Timestamp,
 ) -> Result<SigningSecret, CaError> {
     let raw = signature::generate_secret();
     Ok(SigningSecret {
-        version: 1,
-        sealed: scope.seal(&raw, &Record::SigningSecret(name, 1))?,
+        version,
+        sealed: scope.seal(&raw, &Record::SigningSecret(name, version))?,
         created_at: now,
+        expires_at: None,
     })
 }

@@ -21,6 +21,8 @@ pub enum AlertCause {
     ClientIdentityForbidden,
     /// The receiver's server certificate is not accepted.
     ServerCertificateRefused,
+    /// The receiver answered 410, and the destination was disabled.
+    DestinationDisabled,
 }
 
 impl AlertCause {
@@ -33,6 +35,7 @@ impl AlertCause {
         Self::ClientCertificateRefused,
         Self::ClientIdentityForbidden,
         Self::ServerCertificateRefused,
+        Self::DestinationDisabled,
     ];
 
     /// The cause as API, logs, metrics and the store write it.
@@ -45,6 +48,7 @@ impl AlertCause {
             Self::ClientCertificateRefused => "CLIENT_CERTIFICATE_REFUSED",
             Self::ClientIdentityForbidden => "CLIENT_IDENTITY_FORBIDDEN",
             Self::ServerCertificateRefused => "SERVER_CERTIFICATE_REFUSED",
+            Self::DestinationDisabled => "DESTINATION_DISABLED",
         }
     }
 

@@ -23,12 +23,14 @@ pub enum DeliveryState {
     Delivered,
     /// Every attempt failed.
     DeadLetter,
+    /// Given up by a person.
+    Cancelled,
 }
 
 impl DeliveryState {
     /// Nothing more will happen by itself.
     pub const fn is_settled(self) -> bool {
-        matches!(self, Self::Delivered | Self::DeadLetter)
+        matches!(self, Self::Delivered | Self::DeadLetter | Self::Cancelled)
     }
 }
 
@@ -91,6 +93,19 @@ pub struct DeliveryFilter {
     pub destination: Option<DestinationName>,
 }
 
+/// Which dead letters to send again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReplayFilter {
+    /// Only to this destination.
+    pub destination: Option<DestinationName>,
+    /// Only those accepted then or later.
+    pub accepted_from: Option<Timestamp>,
+    /// Only those accepted before.
+    pub accepted_until: Option<Timestamp>,
+    /// Only those whose last attempt ended so.
+    pub last_class: Option<FailureClass>,
+}
+
 /// One try of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -142,7 +157,8 @@ pub struct SealedJob {
 /// What a decision about an ended attempt may know of its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
-    /// How many attempts had ended before this one.
+    /// How many attempts of its schedule had ended before this one. A delivery that was retried by hand
+    /// begins a new schedule.
     pub attempt_count: u32,
     /// When it was accepted.
     pub accepted_at: Timestamp,

@@ -16,7 +16,7 @@ pub use certificate::{
 };
 pub use delivery::{
     Attempt, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, NewDelivery, Next,
-    SealedJob, Settled, Settlement, Snapshot,
+    ReplayFilter, SealedJob, Settled, Settlement, Snapshot,
 };
 pub use tenant::{
     Account, Destination, DestinationConfig, DestinationKey, DestinationState, SigningSecret,

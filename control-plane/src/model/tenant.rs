@@ -102,4 +102,6 @@ pub struct SigningSecret {
     pub sealed: Sealed,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it stops being used; `None` for the newest.
+    pub expires_at: Option<Timestamp>,
 }

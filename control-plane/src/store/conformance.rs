@@ -38,6 +38,8 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         delivery::submission(&store).await;
         delivery::leases(&store).await;
         delivery::settling(&store).await;
+        delivery::by_hand(&store).await;
+        tenant::signing_secrets(&store).await;
     }
     // Nothing that was answered is lost by closing.
     let (store, _alive) = open();
@@ -135,6 +137,7 @@ pub(super) fn new_destination(
             version: 1,
             sealed: Sealed(vec![3]),
             created_at: at(1),
+            expires_at: None,
         },
         created_at: at(1),
         request,

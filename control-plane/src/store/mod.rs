@@ -22,7 +22,7 @@ use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
     BundleAcknowledgement, ClientCertificate, Delivery, DeliveryFilter, Destination,
     DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring, Finding, Grant,
-    JoinToken, NewDelivery, Page, RequestKey, SealedJob, Serial, Settled, Settlement,
+    JoinToken, NewDelivery, Page, ReplayFilter, RequestKey, SealedJob, Serial, Settled, Settlement,
     SigningSecret,
 };
 
@@ -61,6 +61,9 @@ pub enum StoreError {
     #[error("the store holds something unreadable: {0}")]
     Corrupt(String),
 }
+
+/// Most signing secrets of a destination that are in use at once.
+pub const MAX_SECRETS: usize = 4;
 
 /// Short for what every method answers.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -246,6 +249,18 @@ pub trait TenantStore: Send + Sync {
         destination: &DestinationName,
         version: Option<u32>,
     ) -> Result<SigningSecret>;
+    /// Adds a signing secret, whose version is the next one; the older ones are used until
+    /// `older_expire_at` and no longer. `Changed` when the version is taken, `Precondition` when there
+    /// are [`MAX_SECRETS`] already.
+    async fn add_signing_secret(
+        &self,
+        destination: &DestinationName,
+        secret: SigningSecret,
+        older_expire_at: Timestamp,
+    ) -> Result<()>;
+    /// Removes secrets whose time is over; their destinations' bundles get a new generation. Answers
+    /// with those destinations.
+    async fn remove_expired_secrets(&self, now: Timestamp) -> Result<Vec<DestinationName>>;
     /// What a bundle is made of.
     async fn bundle_source(&self, destination: &DestinationName) -> Result<BundleSource>;
 }
@@ -285,6 +300,30 @@ pub trait DeliveryStore: Send + Sync {
     /// Records attempts and decides what becomes of their deliveries, fenced by epoch and agent.
     /// Answers in the order of the outcomes.
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>>;
+    /// Makes a dead letter or a waiting delivery due at `now`; `Precondition` for any other.
+    async fn retry(
+        &self,
+        account: &AccountName,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Delivery>;
+    /// Gives a delivery up; `Precondition` when it is settled.
+    async fn cancel(
+        &self,
+        account: &AccountName,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Delivery>;
+    /// Makes at most `size` dead letters due at `now`, or only finds them with `dry_run`. Answers with
+    /// the destination of each.
+    async fn replay(
+        &self,
+        account: &AccountName,
+        filter: &ReplayFilter,
+        dry_run: bool,
+        size: usize,
+        now: Timestamp,
+    ) -> Result<Page<DestinationKey>>;
     /// One delivery of an account.
     async fn delivery(&self, account: &AccountName, id: DeliveryId) -> Result<Delivery>;
     /// Deliveries of an account older than `before`, newest first.

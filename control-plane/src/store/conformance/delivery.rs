@@ -14,7 +14,7 @@ use super::{at, destination_name, id, new_destination, request};
 use crate::{
     model::{
         DeliveryFilter, DeliveryState, DestinationKey, DestinationState, Grant, NewDelivery, Next,
-        RequestKey, SealedJob, Settled, Settlement,
+        ReplayFilter, RequestKey, SealedJob, Settled, Settlement,
     },
     store::{Store, StoreError},
 };
@@ -329,6 +329,115 @@ async fn foreign_agent(store: &impl Store, name: &DestinationName, key: Destinat
         .await
         .unwrap();
     assert!(stolen.is_empty(), "a lease is its agent's own");
+}
+
+pub(super) async fn by_hand(store: &impl Store) {
+    let (name, key) = fresh(store, "by-hand").await;
+    let agent = edge();
+    let mut ids: Vec<DeliveryId> = Vec::new();
+    for seconds in [1, 2, 3] {
+        ids.push(store.submit(new(&name, seconds, None)).await.unwrap().id);
+    }
+    for job in lease(store, key, &agent, 2, 100).await {
+        let failed = outcome(job.lease, FailureClass::HttpGone);
+        settle(store, &agent, failed, Next::DeadLetter).await;
+    }
+    let filter = ReplayFilter {
+        destination: Some(name.clone()),
+        accepted_from: Some(at(2)),
+        last_class: Some(FailureClass::HttpGone),
+        ..ReplayFilter::default()
+    };
+    let counted = store
+        .replay(&account(), &filter, true, 9, at(200))
+        .await
+        .unwrap();
+    assert_eq!((counted.items.len(), counted.more), (1, false));
+    let other = ReplayFilter {
+        last_class: Some(FailureClass::HttpServerError),
+        ..filter.clone()
+    };
+    assert_eq!(
+        store
+            .replay(&account(), &other, false, 9, at(200))
+            .await
+            .unwrap()
+            .items,
+        []
+    );
+    let replayed = store
+        .replay(&account(), &filter, false, 9, at(200))
+        .await
+        .unwrap();
+    assert_eq!(replayed.items, [key]);
+    let again = store
+        .replay(&account(), &filter, false, 9, at(200))
+        .await
+        .unwrap();
+    assert_eq!(again.items, [], "it is no dead letter any more");
+
+    let retried = store.retry(&account(), ids[0], at(201)).await.unwrap();
+    assert_eq!(
+        (retried.state, retried.settled_at),
+        (DeliveryState::Pending, None)
+    );
+    let jobs = lease(store, key, &agent, 9, 201).await;
+    assert_eq!(jobs.len(), 3);
+    assert_eq!(
+        jobs.iter().map(|job| job.attempt_number).max(),
+        Some(2),
+        "numbers go on"
+    );
+    let leased = store.retry(&account(), ids[0], at(202)).await;
+    assert!(matches!(leased, Err(StoreError::Precondition(_))));
+    let first = jobs
+        .iter()
+        .find(|job| job.lease.delivery == ids[0])
+        .unwrap();
+    let settlement = Settlement {
+        agent: agent.clone(),
+        outcomes: vec![outcome(first.lease, FailureClass::HttpServerError)],
+        now: at(203),
+        decide: Arc::new(|snapshot, _| match snapshot.attempt_count {
+            0 => Next::Retry(at(900)),
+            _ => Next::DeadLetter,
+        }),
+    };
+    store.settle(settlement).await.unwrap();
+    let sooner = store.retry(&account(), ids[0], at(300)).await.unwrap();
+    assert_eq!(
+        sooner.state,
+        DeliveryState::Pending,
+        "the schedule began anew"
+    );
+    assert_eq!(sooner.due_at, Some(at(300)));
+
+    let cancelled = store.cancel(&account(), ids[0], at(301)).await.unwrap();
+    assert_eq!(
+        (cancelled.state, cancelled.settled_at),
+        (DeliveryState::Cancelled, Some(at(301)))
+    );
+    for refused in [
+        store.cancel(&account(), ids[0], at(302)).await,
+        store.retry(&account(), ids[0], at(302)).await,
+    ] {
+        assert!(matches!(refused, Err(StoreError::Precondition(_))));
+    }
+    let second = jobs
+        .iter()
+        .find(|job| job.lease.delivery == ids[1])
+        .unwrap();
+    store.cancel(&account(), ids[1], at(303)).await.unwrap();
+    let late = outcome(second.lease, FailureClass::Delivered);
+    assert_eq!(
+        settle(store, &agent, late, Next::Delivered).await,
+        Settled::Stale
+    );
+    assert_eq!(
+        lease(store, key, &agent, 9, 9_999).await.len(),
+        1,
+        "only the third is left"
+    );
 }
 
 pub(super) async fn after_reopening(store: &impl Store) {

@@ -6,6 +6,7 @@ use super::{at, config, destination_name, id, new_account, new_destination, requ
 use crate::{
     model::{
         BundleAcknowledgement, BundleStatus, DestinationState, Enrollment, JoinToken, JoinTokenUse,
+        Sealed, SigningSecret,
     },
     store::{Store, StoreError},
 };
@@ -289,4 +290,59 @@ async fn bundles(store: &impl Store, edge: &AgentName) {
         store.durable_agents(&destination, 2).await.unwrap(),
         std::slice::from_ref(edge)
     );
+}
+
+pub(super) async fn signing_secrets(store: &impl Store) {
+    let name = destination_name("acme", "secrets");
+    let made = store
+        .create_destination(new_destination(&name, None))
+        .await
+        .unwrap();
+    let secret = |version| SigningSecret {
+        version,
+        sealed: Sealed(vec![version as u8]),
+        created_at: at(2),
+        expires_at: None,
+    };
+    let taken = store.add_signing_secret(&name, secret(1), at(50)).await;
+    assert!(matches!(taken, Err(StoreError::Changed(_))));
+    store
+        .add_signing_secret(&name, secret(2), at(50))
+        .await
+        .unwrap();
+    let source = store.bundle_source(&name).await.unwrap();
+    let versions: Vec<_> = source.secrets.iter().map(|secret| secret.version).collect();
+    assert_eq!(versions, [2, 1], "both are used, the newest first");
+    assert_eq!(source.destination.generation, made.generation + 1);
+    store
+        .add_signing_secret(&name, secret(3), at(90))
+        .await
+        .unwrap();
+    store
+        .add_signing_secret(&name, secret(4), at(90))
+        .await
+        .unwrap();
+    let crowd = store.add_signing_secret(&name, secret(5), at(90)).await;
+    assert!(matches!(crowd, Err(StoreError::Precondition(_))));
+
+    assert!(
+        store
+            .remove_expired_secrets(at(49))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let changed = store.remove_expired_secrets(at(50)).await.unwrap();
+    assert_eq!(
+        changed,
+        std::slice::from_ref(&name),
+        "a later rotation lengthens no grace"
+    );
+    let source = store.bundle_source(&name).await.unwrap();
+    let versions: Vec<_> = source.secrets.iter().map(|secret| secret.version).collect();
+    assert_eq!(versions, [4, 3, 2]);
+    assert_eq!(source.destination.generation, made.generation + 4);
+    store.remove_expired_secrets(at(1000)).await.unwrap();
+    assert_eq!(store.signing_secret(&name, None).await.unwrap().version, 4);
+    assert!(store.signing_secret(&name, Some(3)).await.is_err());
 }

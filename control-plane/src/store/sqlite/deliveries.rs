@@ -14,14 +14,14 @@ use prost::Message as _;
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, installation, leases,
+    SqliteStore, installation, leases, revive,
     rows::{Column, account_key, destination_keys, execute, get, get_optional, limit, one, page},
     settle,
 };
 use crate::{
     model::{
         Attempt, Delivery, DeliveryFilter, DeliveryState, DestinationKey, Due, Grant, NewDelivery,
-        Page, SealedJob, Settled, Settlement,
+        Page, ReplayFilter, SealedJob, Settled, Settlement,
     },
     store::{DeliveryStore, Result, StoreError},
 };
@@ -75,6 +75,56 @@ impl DeliveryStore for SqliteStore {
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>> {
         self.write(move |connection| settle::settle(connection, &settlement))
+            .await
+    }
+
+    async fn retry(
+        &self,
+        account: &AccountName,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Delivery> {
+        let account = account.clone();
+        self.write(move |connection| {
+            let delivery = read_delivery(connection, &account, id)?;
+            revive::retry(connection, &delivery, now)?;
+            read_delivery(connection, &account, id)
+        })
+        .await
+    }
+
+    async fn cancel(
+        &self,
+        account: &AccountName,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Delivery> {
+        let account = account.clone();
+        self.write(move |connection| {
+            let delivery = read_delivery(connection, &account, id)?;
+            revive::cancel(connection, &delivery, now)?;
+            read_delivery(connection, &account, id)
+        })
+        .await
+    }
+
+    async fn replay(
+        &self,
+        account: &AccountName,
+        filter: &ReplayFilter,
+        dry_run: bool,
+        size: usize,
+        now: Timestamp,
+    ) -> Result<Page<DestinationKey>> {
+        let (account, filter) = (account.clone(), filter.clone());
+        if dry_run {
+            let find = move |connection: &Connection| {
+                let found = revive::dead_letters(connection, &account, &filter, size)?;
+                Ok(revive::destinations(&found))
+            };
+            return self.read(find).await;
+        }
+        self.write(move |connection| revive::replay(connection, &account, &filter, size, now))
             .await
     }
 

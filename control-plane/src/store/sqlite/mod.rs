@@ -9,7 +9,9 @@ mod deliveries;
 mod installation;
 mod leases;
 mod readers;
+mod revive;
 mod rows;
+mod secrets;
 mod settle;
 mod tenants;
 mod writer;
@@ -36,9 +38,10 @@ impl SqliteStore {
     /// [`StoreError`] when it can't be opened, is not a store of ours, or is of a newer version.
     pub fn open(path: &Path, tasks: &Tasks) -> Result<Self> {
         let writing = connection::open(path)?;
+        let (readers, reading) = Readers::start(path, tasks)?;
         Ok(Self {
-            writer: Writer::start(writing, tasks)?,
-            readers: Readers::start(path, tasks)?,
+            writer: Writer::start(writing, reading, tasks)?,
+            readers,
         })
     }
 

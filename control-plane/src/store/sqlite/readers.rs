@@ -1,8 +1,12 @@
 //! The readers: a few threads, each with a connection, which see every commit that was answered.
 
 use std::{
+    convert::Infallible,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc as std_mpsc,
+    },
 };
 
 use countersign_shared::tasks::{OnFailure, Tasks};
@@ -18,6 +22,25 @@ const QUEUE: usize = 256;
 
 type Work = Box<dyn FnOnce(&Connection) + Send>;
 
+/// Tells when the last reader's connection is closed. The writer waits for that: SQLite tidies its log
+/// away when the last connection closes, and two that close at once each leave it to the other.
+#[derive(Debug)]
+pub(super) struct Reading(std_mpsc::Receiver<Infallible>);
+
+impl Reading {
+    /// Where there are no readers.
+    #[cfg(test)]
+    pub(super) fn nobody() -> Self {
+        Self(std_mpsc::channel().1)
+    }
+
+    /// Waits until no reader is left.
+    pub(super) fn wait(self) {
+        // Nothing is ever sent: the error says that every sending end is gone.
+        let _ = self.0.recv();
+    }
+}
+
 /// Hands reads to the readers' threads, in turn.
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -27,25 +50,30 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Starts the threads.
-    pub(super) fn start(path: &Path, tasks: &Tasks) -> Result<Self> {
+    pub(super) fn start(path: &Path, tasks: &Tasks) -> Result<(Self, Reading)> {
         let mut queues = Vec::with_capacity(THREADS);
+        let (open, reading) = std_mpsc::channel::<Infallible>();
         for _ in 0..THREADS {
             let connection = connection::open_reader(path)?;
             let (queue, mut waiting) = mpsc::channel::<Work>(QUEUE);
+            let open = open.clone();
             tasks
                 .spawn_thread("store reader", OnFailure::StopProcess, move || {
                     while let Some(work) = waiting.blocking_recv() {
                         work(&connection);
                     }
+                    drop(connection);
+                    drop(open);
                     Ok::<_, StoreError>(())
                 })
                 .map_err(|error| StoreError::Unavailable(error.to_string()))?;
             queues.push(queue);
         }
-        Ok(Self {
+        let readers = Self {
             queues,
             turn: AtomicUsize::new(0),
-        })
+        };
+        Ok((readers, Reading(reading)))
     }
 
     /// Runs `work` on a reader.

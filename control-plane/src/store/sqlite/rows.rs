@@ -61,6 +61,7 @@ impl ToSql for Column<DeliveryState> {
             DeliveryState::Leased => 2,
             DeliveryState::Delivered => 3,
             DeliveryState::DeadLetter => 4,
+            DeliveryState::Cancelled => 5,
         }))
     }
 }
@@ -72,6 +73,7 @@ impl FromSql for Column<DeliveryState> {
             2 => DeliveryState::Leased,
             3 => DeliveryState::Delivered,
             4 => DeliveryState::DeadLetter,
+            5 => DeliveryState::Cancelled,
             other => return Err(FromSqlError::OutOfRange(other)),
         }))
     }

@@ -93,6 +93,7 @@ CREATE TABLE signing_secrets (
     version     INTEGER NOT NULL,
     sealed      BLOB NOT NULL,
     created_at  INTEGER NOT NULL,
+    expires_at  INTEGER,
     PRIMARY KEY (destination, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -106,6 +107,8 @@ CREATE TABLE deliveries (
     event_type    TEXT NOT NULL,
     accepted_at   INTEGER NOT NULL,
     attempt_count INTEGER NOT NULL DEFAULT 0,
+    -- Attempts before the present schedule: more than none after a retry by hand.
+    earlier_count INTEGER NOT NULL DEFAULT 0,
     epoch         INTEGER NOT NULL DEFAULT 0,
     agent         INTEGER,
     due_at        INTEGER,
@@ -115,6 +118,9 @@ CREATE TABLE deliveries (
 
 -- Lists of an account, newest first: ids are UUIDs of version 7 and sort by time.
 CREATE INDEX deliveries_of_account ON deliveries (account, id);
+
+-- What can be sent again.
+CREATE INDEX dead_letters ON deliveries (account, id) WHERE state = 4;
 
 -- What an agent holds: few rows at a time.
 CREATE INDEX deliveries_of_agent ON deliveries (agent) WHERE agent IS NOT NULL;

@@ -29,6 +29,7 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
 struct Leased {
     destination: i64,
     due_at: Timestamp,
+    attempt_count: u32,
     snapshot: Snapshot,
 }
 
@@ -38,7 +39,8 @@ fn settle_one(
     agent: i64,
     outcome: &Outcome,
 ) -> Result<Settled> {
-    let query = "SELECT destination, due_at, attempt_count, accepted_at FROM deliveries
+    let query = "SELECT destination, due_at, attempt_count, earlier_count, accepted_at
+                 FROM deliveries
                  WHERE id = ? AND epoch = ? AND agent = ? AND state = ?";
     let wanted = params![
         Column(outcome.delivery),
@@ -47,11 +49,13 @@ fn settle_one(
         Column(DeliveryState::Leased)
     ];
     let found = one(connection, query, wanted, |row| {
+        let attempt_count: u32 = row.get("attempt_count")?;
         Ok(Leased {
             destination: row.get("destination")?,
             due_at: get(row, "due_at")?,
+            attempt_count,
             snapshot: Snapshot {
-                attempt_count: row.get("attempt_count")?,
+                attempt_count: attempt_count.saturating_sub(row.get("earlier_count")?),
                 accepted_at: get(row, "accepted_at")?,
             },
         })
@@ -68,12 +72,7 @@ fn settle_one(
     )?;
     let counted = !matches!(next, Next::Again(_));
     if counted {
-        record(
-            connection,
-            settlement,
-            outcome,
-            leased.snapshot.attempt_count + 1,
-        )?;
+        record(connection, settlement, outcome, leased.attempt_count + 1)?;
     }
     match next {
         Next::Delivered | Next::DeadLetter => finish(connection, settlement.now, outcome, next)?,

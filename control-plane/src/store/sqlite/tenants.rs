@@ -15,10 +15,11 @@ use super::{
         Column, account_key, all, destination_keys, execute, get, get_optional, limit, one, page,
         signed,
     },
+    secrets,
 };
 use crate::{
     model::{
-        Account, Destination, DestinationConfig, DestinationKey, DestinationState, Page, Sealed,
+        Account, Destination, DestinationConfig, DestinationKey, DestinationState, Page,
         SigningSecret,
     },
     store::{BundleSource, NewAccount, NewDestination, Result, StoreError, TenantStore},
@@ -195,7 +196,7 @@ impl TenantStore for SqliteStore {
         let name = destination.clone();
         self.read(move |connection| {
             let (key, _) = destination_keys(connection, &name)?;
-            secrets(connection, key)?
+            secrets::all_of(connection, key)?
                 .into_iter()
                 .find(|secret| version.is_none_or(|version| version == secret.version))
                 .ok_or_else(|| {
@@ -204,6 +205,27 @@ impl TenantStore for SqliteStore {
                 })
         })
         .await
+    }
+
+    async fn add_signing_secret(
+        &self,
+        destination: &DestinationName,
+        secret: SigningSecret,
+        older_expire_at: Timestamp,
+    ) -> Result<()> {
+        let name = destination.clone();
+        self.write(move |connection| secrets::add(connection, &name, &secret, older_expire_at))
+            .await
+    }
+
+    async fn remove_expired_secrets(&self, now: Timestamp) -> Result<Vec<DestinationName>> {
+        // Most looks find nothing: they cost no commit.
+        let any = self.read(move |connection| secrets::any_expired(connection, now));
+        if !any.await? {
+            return Ok(Vec::new());
+        }
+        self.write(move |connection| secrets::remove_expired(connection, now))
+            .await
     }
 
     async fn bundle_source(&self, destination: &DestinationName) -> Result<BundleSource> {
@@ -217,7 +239,7 @@ impl TenantStore for SqliteStore {
                 certificates::read_certificate(&snapshot, destination.key.0, version)?.ok_or_else(
                     || StoreError::Corrupt(format!("{name} has no certificate {version}")),
                 )?;
-            let secrets = secrets(&snapshot, destination.key.0)?;
+            let secrets = secrets::all_of(&snapshot, destination.key.0)?;
             Ok(BundleSource {
                 destination,
                 certificate,
@@ -360,16 +382,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     }
     let key = connection.last_insert_rowid();
     certificates::insert_certificate(connection, key, &new.certificate)?;
-    let insert = "INSERT INTO signing_secrets (destination, version, sealed, created_at)
-                  VALUES (?, ?, ?, ?)";
-    let secret = &new.secret;
-    let made = params![
-        key,
-        secret.version,
-        secret.sealed.0,
-        Column(secret.created_at)
-    ];
-    execute(connection, insert, made)?;
+    secrets::insert(connection, key, &new.secret)?;
     let name = new.name.to_string();
     installation::remember(connection, new.request.as_ref(), &name, new.created_at)?;
     read_destination(connection, &new.name)
@@ -423,7 +436,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn destinations_where(condition: &str) -> String {
+pub(super) fn destinations_where(condition: &str) -> String {
     format!(
         "SELECT d.*, a.id AS account_id FROM destinations d JOIN accounts a ON a.key = d.account
          WHERE {condition}"
@@ -441,7 +454,7 @@ fn read_destination(connection: &Connection, name: &DestinationName) -> Result<D
     .ok_or_else(|| StoreError::NotFound(name.to_string()))
 }
 
-fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
+pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
     let account: Id = get(row, "account_id")?;
     let timeout = row.get::<_, i64>("attempt_timeout")?.unsigned_abs();
     Ok(Destination {
@@ -464,16 +477,5 @@ fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
         created_at: get(row, "created_at")?,
         updated_at: get(row, "updated_at")?,
         revision: row.get::<_, i64>("revision")?.unsigned_abs(),
-    })
-}
-
-fn secrets(connection: &Connection, destination: i64) -> Result<Vec<SigningSecret>> {
-    let query = "SELECT * FROM signing_secrets WHERE destination = ? ORDER BY version DESC";
-    all(connection, query, [destination], |row| {
-        Ok(SigningSecret {
-            version: row.get("version")?,
-            sealed: Sealed(row.get("sealed")?),
-            created_at: get(row, "created_at")?,
-        })
     })
 }

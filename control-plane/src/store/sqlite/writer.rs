@@ -8,6 +8,7 @@ use countersign_shared::tasks::{OnFailure, Tasks};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::readers::Reading;
 use crate::store::{Result, StoreError};
 
 /// How many pieces of work one commit takes at most.
@@ -27,11 +28,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection, tasks: &Tasks) -> Result<Self> {
+    pub(super) fn start(connection: Connection, reading: Reading, tasks: &Tasks) -> Result<Self> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         tasks
             .spawn_thread("store writer", OnFailure::StopProcess, move || {
                 write_until_closed(&connection, waiting);
+                reading.wait();
                 Ok::<_, StoreError>(())
             })
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -157,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn one_failure_in_a_batch_takes_back_its_own_changes_only() {
         let (tasks, _failures) = Tasks::new();
-        let writer = Writer::start(table(), &tasks).unwrap();
+        let writer = Writer::start(table(), Reading::nobody(), &tasks).unwrap();
         let bad = |connection: &Connection| -> Result<()> {
             connection.execute("INSERT INTO t VALUES (5)", [])?;
             Err(StoreError::Precondition("no".to_owned()))
@@ -190,7 +192,7 @@ mod tests {
             )
             .unwrap();
         let (tasks, _failures) = Tasks::new();
-        let writer = Writer::start(connection, &tasks).unwrap();
+        let writer = Writer::start(connection, Reading::nobody(), &tasks).unwrap();
         let orphan = |connection: &Connection| {
             connection.execute("INSERT INTO child VALUES (9)", [])?;
             Ok(())

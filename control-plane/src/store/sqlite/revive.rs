@@ -1,0 +1,128 @@
+//! Retrying, replaying and cancelling by hand.
+
+use countersign_shared::{
+    name::{AccountName, DeliveryId},
+    time::Timestamp,
+};
+use rusqlite::{Connection, params};
+
+use super::{
+    leases::{delete_due, insert_due},
+    rows::{Column, account_key, destination_keys, execute, get, limit, page},
+};
+use crate::{
+    model::{Delivery, DeliveryState, DestinationKey, Page, ReplayFilter},
+    store::{Result, StoreError},
+};
+
+pub(super) fn retry(connection: &Connection, delivery: &Delivery, now: Timestamp) -> Result<()> {
+    match (delivery.state, delivery.due_at) {
+        (DeliveryState::DeadLetter, _) => {
+            revive(connection, delivery.id, delivery.destination_key.0, now)
+        }
+        (DeliveryState::Pending, Some(due_at)) => {
+            let destination = delivery.destination_key.0;
+            let sooner = due_at.min(now);
+            delete_due(connection, destination, due_at, delivery.id)?;
+            insert_due(connection, destination, sooner, delivery.id)?;
+            let update = "UPDATE deliveries SET due_at = ? WHERE id = ?";
+            execute(
+                connection,
+                update,
+                params![Column(sooner), Column(delivery.id)],
+            )?;
+            Ok(())
+        }
+        (DeliveryState::Leased, _) => refuse(delivery, "is being attempted: wait for its outcome"),
+        _ => refuse(delivery, "is settled: submit it anew to send it again"),
+    }
+}
+
+pub(super) fn cancel(connection: &Connection, delivery: &Delivery, now: Timestamp) -> Result<()> {
+    let due_at = match delivery.due_at {
+        Some(due_at) if !delivery.state.is_settled() => due_at,
+        _ => return refuse(delivery, "is settled already"),
+    };
+    delete_due(connection, delivery.destination_key.0, due_at, delivery.id)?;
+    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, settled_at = ?
+                  WHERE id = ?";
+    let cancelled = params![
+        Column(DeliveryState::Cancelled),
+        Column(now),
+        Column(delivery.id)
+    ];
+    execute(connection, update, cancelled)?;
+    Ok(())
+}
+
+fn refuse(delivery: &Delivery, why: &str) -> Result<()> {
+    let (account, id) = (delivery.destination.account(), delivery.id);
+    Err(StoreError::Precondition(format!(
+        "accounts/{account}/deliveries/{id} {why}"
+    )))
+}
+
+/// A dead letter begins its schedule anew.
+fn revive(connection: &Connection, id: DeliveryId, destination: i64, now: Timestamp) -> Result<()> {
+    let update = "UPDATE deliveries SET state = ?, due_at = ?, settled_at = NULL,
+                  earlier_count = attempt_count WHERE id = ?";
+    let pending = params![Column(DeliveryState::Pending), Column(now), Column(id)];
+    execute(connection, update, pending)?;
+    insert_due(connection, destination, now, id)
+}
+
+type Found = Page<(DeliveryId, DestinationKey)>;
+
+pub(super) fn dead_letters(
+    connection: &Connection,
+    account: &AccountName,
+    filter: &ReplayFilter,
+    size: usize,
+) -> Result<Found> {
+    let account = account_key(connection, account)?;
+    let destination = match &filter.destination {
+        Some(name) => Some(destination_keys(connection, name)?.0),
+        None => None,
+    };
+    // The state as a number, so that the index of dead letters is used.
+    let query = "SELECT id, destination FROM deliveries
+                 WHERE account = ?1 AND state = 4 AND (?2 IS NULL OR destination = ?2)
+                 AND (?3 IS NULL OR accepted_at >= ?3) AND (?4 IS NULL OR accepted_at < ?4)
+                 AND (?5 IS NULL OR last_class = ?5) ORDER BY id LIMIT ?6";
+    let wanted = params![
+        account,
+        destination,
+        filter.accepted_from.map(Column),
+        filter.accepted_until.map(Column),
+        filter.last_class.map(Column),
+        limit(size)
+    ];
+    page(connection, query, wanted, size, |row| {
+        Ok((get(row, "id")?, DestinationKey(row.get("destination")?)))
+    })
+}
+
+pub(super) fn destinations(found: &Found) -> Page<DestinationKey> {
+    Page {
+        items: found
+            .items
+            .iter()
+            .map(|(_, destination)| *destination)
+            .collect(),
+        more: found.more,
+    }
+}
+
+pub(super) fn replay(
+    connection: &Connection,
+    account: &AccountName,
+    filter: &ReplayFilter,
+    size: usize,
+    now: Timestamp,
+) -> Result<Page<DestinationKey>> {
+    let found = dead_letters(connection, account, filter, size)?;
+    for (id, destination) in &found.items {
+        revive(connection, *id, destination.0, now)?;
+    }
+    Ok(destinations(&found))
+}
