@@ -23,7 +23,10 @@ use zeroize::Zeroizing;
 use crate::{
     app,
     config::{self, Sources},
-    identity::enroll::{Enrolled, Enrollment, enroll, name_from_host},
+    identity::{
+        enroll::{Enrolled, Enrollment, enroll},
+        name_from_host,
+    },
     transport::ControlPlaneUrl,
 };
 

@@ -21,7 +21,7 @@ use rustls::{
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{
-    connector::Connector, prepared::PrepareError, progress::Payload, resolver::Resolver,
+    connector::Connector, prepare_error::PrepareError, progress::Payload, resolver::Resolver,
     sessions::Sessions, verifier::Verifier,
 };
 use crate::metrics::Metrics;

@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     client::{Client, build},
-    prepared::PrepareError,
+    prepare_error::PrepareError,
 };
 use crate::metrics::Metrics;
 

@@ -19,6 +19,7 @@ mod handshake;
 mod in_hand;
 mod lane;
 mod lanes;
+mod prepare_error;
 mod prepared;
 mod progress;
 mod resolver;
@@ -32,5 +33,6 @@ mod verifier;
 pub use self::{
     clients::Clients,
     lanes::{Activation, Lanes, Parts},
-    prepared::{PrepareError, Prepared},
+    prepare_error::PrepareError,
+    prepared::Prepared,
 };

@@ -15,15 +15,17 @@ use countersign_shared::{
     time::Timestamp,
 };
 use thiserror::Error;
-use tonic::Code;
 
 use super::{
-    FileError, Identity, IdentityError, IdentityFile, KekError, OnDisk, Parts, Pending, keys,
-    open_kek, open_or_create_kek, pin::PinVerifier,
+    agent_identity::{Identity, IdentityError, Parts, der_chain},
+    file::{FileError, IdentityFile, OnDisk, Pending},
+    kek::{KekError, open_kek, open_or_create_kek},
+    keys,
+    pin::PinVerifier,
 };
 use crate::{
     data_dir::{DataDir, DataDirError},
-    transport::{ControlPlaneUrl, DialError, channel, dial, tls_builder},
+    transport::{ControlPlaneUrl, DialError, channel, code_name, dial, tls_builder},
 };
 
 /// What enrollment needs.
@@ -210,7 +212,7 @@ async fn exchange(enrollment: &Enrollment, pending: &Pending) -> Result<Identity
         ca,
         agent: agent.parse()?,
         region,
-        chain: super::der_chain(certificate_chain),
+        chain: der_chain(certificate_chain),
         private_key: pending.private_key.clone(),
     })?)
 }
@@ -219,68 +221,5 @@ fn refusal(status: tonic::Status) -> EnrollError {
     EnrollError::Refused {
         code: code_name(status.code()),
         message: status.message().replace('\n', " "),
-    }
-}
-
-/// The code as gRPC's documents and grpcurl write it.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
-/// An agent's name made from a host name: what does not fit the alphabet becomes `-`.
-pub fn name_from_host(host: &str) -> Option<AgentName> {
-    let host = host.split('.').next().unwrap_or_default();
-    let mut id: String = host
-        .chars()
-        .map(|char| match char.to_ascii_lowercase() {
-            char @ ('a'..='z' | '0'..='9') => char,
-            _ => '-',
-        })
-        .take(57)
-        .collect();
-    if !id.starts_with(|first: char| first.is_ascii_lowercase()) {
-        id.insert_str(0, "agent-");
-    }
-    let id = id.trim_end_matches('-');
-    countersign_shared::name::Id::chosen(id)
-        .ok()
-        .map(AgentName::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_names_become_agent_names() {
-        for (host, name) in [
-            ("edge-1", "agents/edge-1"),
-            ("Edge_1.example.com", "agents/edge-1"),
-            ("10-0-0-1", "agents/agent-10-0-0-1"),
-            ("", "agents/agent"),
-            ("ÄÖ", "agents/agent"),
-            (&"1".repeat(99), &format!("agents/agent-{}", "1".repeat(57))),
-        ] {
-            let made = name_from_host(host).map(|it| it.to_string());
-            assert_eq!(made.as_deref(), Some(name), "{host}");
-        }
     }
 }

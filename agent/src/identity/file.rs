@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Identity, Parts};
+use super::agent_identity::{Identity, Parts};
 use crate::transport::ControlPlaneUrl;
 
 const FILE_NAME: &str = "identity";

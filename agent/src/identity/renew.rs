@@ -14,11 +14,13 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FileError, Held, Identity, IdentityError, IdentityFile, Parts, enroll::code_name, keys,
+    agent_identity::{Held, Identity, IdentityError, Parts, der_chain},
+    file::{FileError, IdentityFile},
+    keys,
 };
 use crate::{
     metrics::Metrics,
-    transport::{DialError, channel, dial},
+    transport::{DialError, channel, code_name, dial},
 };
 
 /// How long a call may take.
@@ -141,7 +143,7 @@ async fn renew(current: &Identity, file: &IdentityFile) -> Result<Identity, Rene
         ca: current.ca.clone(),
         agent: current.agent.clone(),
         region: current.region.clone(),
-        chain: super::der_chain(answer.into_inner().certificate_chain),
+        chain: der_chain(answer.into_inner().certificate_chain),
         private_key,
     })?;
     file.save_identity(&identity)?;

@@ -8,15 +8,18 @@ use std::{
     sync::Arc,
 };
 
+use countersign_proto::v1;
 use countersign_shared::{
     job::LeaseId,
     outcome::Outcome,
     seal::{SealError, SealingKey},
     secret::SecretBytes,
     time::Timestamp,
+    wire,
 };
+use prost::Message as _;
 
-use super::{Contents, JournalError, decode_outcome};
+use super::error::JournalError;
 
 pub(super) const BUNDLES: &str = "bundles";
 pub(super) const OUTCOMES: &str = "outcomes";
@@ -25,6 +28,15 @@ const FOLDER: &str = "journal";
 const PURPOSE: &[u8] = b"journal";
 /// What sled may keep in memory, in bytes.
 const CACHE: u64 = 16 << 20;
+
+/// What the journal held when it was opened.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Bundles, as the control plane encoded them.
+    pub bundles: Vec<SecretBytes>,
+    /// Outcomes that were not acknowledged.
+    pub outcomes: Vec<Outcome>,
+}
 
 /// The open database.
 pub struct Store {
@@ -149,6 +161,11 @@ fn unopened(error: sled::Error) -> Unopened {
         }
         _ => Unopened::Unreadable(error.to_string()),
     }
+}
+
+fn decode_outcome(encoded: &[u8]) -> Option<Outcome> {
+    let outcome = v1::Outcome::decode(encoded).ok()?;
+    wire::outcome_from_wire(outcome).ok()
 }
 
 /// What an entry's blob is bound to: its tree and its key.

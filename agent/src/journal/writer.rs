@@ -6,10 +6,13 @@ use std::io;
 use countersign_shared::tasks::{OnFailure, Tasks};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Durable, JournalError, store::Store};
+use super::{error::JournalError, store::Store};
 
 /// Most writes under one flush.
 const GROUP: usize = 64;
+
+/// Resolves when a write is on disk.
+pub type Durable = oneshot::Receiver<Result<(), JournalError>>;
 
 /// One change: a key, and its sealed value or nothing.
 pub(super) enum Change {

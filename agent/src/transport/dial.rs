@@ -14,7 +14,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::ControlPlaneUrl;
+use super::url::ControlPlaneUrl;
 
 /// How long each step of a connection may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,10 +2,12 @@
 //! what goes wrong is a typed error. Who is trusted and what is presented is the caller's TLS
 //! configuration.
 
+mod code;
 mod dial;
 mod url;
 
 pub use self::{
+    code::code_name,
     dial::{DialError, channel, dial, tls_builder},
     url::{ControlPlaneUrl, ControlPlaneUrlError},
 };

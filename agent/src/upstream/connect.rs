@@ -14,8 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
-    identity::{Identity, IdentityError, enroll::code_name},
-    transport::{DialError, MAX_MESSAGE, channel, dial},
+    identity::{Identity, IdentityError},
+    transport::{DialError, MAX_MESSAGE, channel, code_name, dial},
 };
 
 /// How long the control plane may take to say welcome.

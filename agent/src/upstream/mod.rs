@@ -8,12 +8,9 @@ mod bundles;
 mod connect;
 mod credit;
 mod jobs;
+mod parts;
 mod reconnect;
 mod run;
 mod session;
 
-pub use self::{
-    bundles::BundleIntake,
-    credit::Limits,
-    run::{Parts, run},
-};
+pub use self::{bundles::BundleIntake, credit::Limits, parts::Parts, run::run};

@@ -4,51 +4,19 @@
 use std::{sync::Arc, time::Duration};
 
 use countersign_proto::v1::{HeldBundle, Hello, Welcome};
-use countersign_shared::{
-    VERSION, random,
-    time::{Clock, Timestamp},
-    wire,
-};
+use countersign_shared::{VERSION, random, time::Timestamp, wire};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    bundles::BundleIntake,
     connect::{Open, open},
-    credit::Limits,
+    parts::Parts,
     reconnect::Reconnect,
     session::{Ended, converse},
 };
-use crate::{
-    deliver::{Activation, Lanes},
-    identity::Held,
-    journal::Outbox,
-    metrics::Metrics,
-};
+use crate::deliver::{Activation, Prepared};
 
 /// Clocks that differ by more are worth a warning.
 const SKEW: Duration = Duration::from_secs(30);
-
-/// What the way up works with.
-#[derive(Debug)]
-pub struct Parts {
-    /// Who the agent is.
-    pub identity: Held,
-    /// Where jobs go.
-    pub lanes: Lanes,
-    /// Where bundles go.
-    pub bundles: BundleIntake,
-    /// Where outcomes come from.
-    pub outbox: Arc<Outbox>,
-    /// What is taken at most.
-    pub limits: Limits,
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
-    /// Finish up, then return.
-    pub shutdown: CancellationToken,
-}
 
 /// Keeps a session up until `shutdown`; then finishes what is in hand, reports it while there is a
 /// session, and returns.
@@ -113,7 +81,7 @@ async fn finish_alone(parts: &Parts) {
 
 /// What the agent still holds.
 fn hello(parts: &Parts) -> Hello {
-    let held = |bundle: &Arc<crate::deliver::Prepared>| HeldBundle {
+    let held = |bundle: &Arc<Prepared>| HeldBundle {
         destination: bundle.destination.to_string(),
         generation: i64::try_from(bundle.generation).unwrap_or(i64::MAX),
         content_sha256: bundle.content_sha256.to_vec().into(),

@@ -22,7 +22,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 use zeroize::Zeroizing;
 
-use super::{connect::Open, credit::Granted, jobs::job_from_wire, run::Parts};
+use super::{connect::Open, credit::Granted, jobs::job_from_wire, parts::Parts};
 use crate::{
     deliver::Activation,
     journal::{Durable, JournalError},

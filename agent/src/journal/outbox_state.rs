@@ -1,0 +1,296 @@
+//! The outbox's state, without locks, disk or waiting: which outcomes there are, which this session
+//! has not been told, which are due to be written, and which are on disk for nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use countersign_shared::{job::LeaseId, outcome::Outcome};
+use tokio::time::Instant;
+
+/// How long an acknowledgement may take before the outcome is journaled.
+const GRACE: Duration = Duration::from_millis(20);
+/// Most outcomes in one write.
+const BATCH: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    connected: bool,
+    finishing: bool,
+    added: u64,
+    entries: HashMap<LeaseId, Entry>,
+    unsent: VecDeque<LeaseId>,
+    unwritten: VecDeque<(LeaseId, Instant)>,
+    /// On disk, or on the way there, and acknowledged.
+    forgotten: Vec<LeaseId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    outcome: Arc<Outcome>,
+    /// Its place in the order of outcomes.
+    number: u64,
+    /// On disk or on the way there.
+    written: bool,
+}
+
+/// What the writer does next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Put these on disk and remove those.
+    Write(Vec<Arc<Outcome>>, Vec<LeaseId>),
+    /// Wait for news, or until then.
+    Wait(Option<Instant>),
+    /// Everything is on disk and nothing more comes.
+    End,
+}
+
+impl State {
+    /// Takes in what was found on disk.
+    pub(super) fn restore(&mut self, outcome: Outcome) {
+        self.insert(outcome, true);
+    }
+
+    /// Takes an outcome in; true when the writer must look again.
+    pub(super) fn add(&mut self, outcome: Outcome, now: Instant) -> bool {
+        let wake = self.unwritten.is_empty() || !self.connected;
+        let lease = self.insert(outcome, false);
+        self.unwritten.push_back((lease, now + GRACE));
+        wake
+    }
+
+    fn insert(&mut self, outcome: Outcome, written: bool) -> LeaseId {
+        let lease = lease(&outcome);
+        self.added += 1;
+        let entry = Entry {
+            outcome: Arc::new(outcome),
+            number: self.added,
+            written,
+        };
+        self.entries.insert(lease, entry);
+        self.unsent.push_back(lease);
+        lease
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Up to `most` outcomes that this session has not been told, oldest first.
+    pub(super) fn take_unsent(&mut self, most: usize) -> Vec<Arc<Outcome>> {
+        let mut batch = Vec::new();
+        while batch.len() < most {
+            let Some(lease) = self.unsent.pop_front() else {
+                break;
+            };
+            if let Some(entry) = self.entries.get(&lease) {
+                batch.push(Arc::clone(&entry.outcome));
+            }
+        }
+        batch
+    }
+
+    /// Forgets what is acknowledged; true when something must be removed from disk.
+    pub(super) fn acknowledge(&mut self, leases: &[LeaseId]) -> bool {
+        for lease in leases {
+            if self.entries.remove(lease).is_some_and(|it| it.written) {
+                self.forgotten.push(*lease);
+            }
+        }
+        !self.forgotten.is_empty()
+    }
+
+    pub(super) fn leases(&self) -> Vec<LeaseId> {
+        self.entries.keys().copied().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// A session begins: everything is to be told again, oldest first.
+    pub(super) fn begin_session(&mut self) {
+        self.connected = true;
+        let mut leases: Vec<(u64, LeaseId)> = self
+            .entries
+            .iter()
+            .map(|(lease, entry)| (entry.number, *lease))
+            .collect();
+        leases.sort_unstable();
+        self.unsent = leases.into_iter().map(|(_, lease)| lease).collect();
+    }
+
+    /// What is not acknowledged is due to be written now.
+    pub(super) fn end_session(&mut self) {
+        self.connected = false;
+    }
+
+    /// No outcome is added any more.
+    pub(super) fn finish(&mut self) {
+        self.connected = false;
+        self.finishing = true;
+    }
+
+    /// What the writer does at `now`. What it is told to write counts as written.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        let mut puts = Vec::new();
+        let mut next = None;
+        while puts.len() < BATCH {
+            let Some(&(lease, due)) = self.unwritten.front() else {
+                break;
+            };
+            if self.connected && due > now && self.entries.contains_key(&lease) {
+                next = Some(due);
+                break;
+            }
+            self.unwritten.pop_front();
+            if let Some(entry) = self.entries.get_mut(&lease).filter(|it| !it.written) {
+                entry.written = true;
+                puts.push(Arc::clone(&entry.outcome));
+            }
+        }
+        let removes = std::mem::take(&mut self.forgotten);
+        match (puts.is_empty() && removes.is_empty(), self.finishing) {
+            (false, _) => Step::Write(puts, removes),
+            (true, true) => Step::End,
+            (true, false) => Step::Wait(next),
+        }
+    }
+
+    /// A write failed: it is due again, unless there is no other chance; true when there is.
+    pub(super) fn not_written(
+        &mut self,
+        puts: &[Arc<Outcome>],
+        removes: Vec<LeaseId>,
+        now: Instant,
+    ) -> bool {
+        if self.finishing {
+            self.unwritten.clear();
+            self.forgotten.clear();
+            return false;
+        }
+        for outcome in puts {
+            let lease = lease(outcome);
+            if let Some(entry) = self.entries.get_mut(&lease) {
+                entry.written = false;
+                self.unwritten.push_back((lease, now));
+            }
+        }
+        self.forgotten.extend(removes);
+        true
+    }
+}
+
+fn lease(outcome: &Outcome) -> LeaseId {
+    LeaseId {
+        delivery: outcome.delivery,
+        epoch: outcome.epoch,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use countersign_shared::{
+        class::FailureClass, outcome::AttemptTimings, random, time::Timestamp,
+    };
+
+    use super::*;
+
+    pub(crate) const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
+
+    pub(crate) fn outcome() -> (LeaseId, Outcome) {
+        let outcome = Outcome {
+            delivery: random::uuid_v7(NOW).into(),
+            epoch: 1,
+            class: FailureClass::Delivered,
+            mtls_not_enforced: false,
+            http_status: Some(204),
+            handshake: None,
+            timings: AttemptTimings::default(),
+            started_at: NOW,
+            retry_after: None,
+            detail: "".into(),
+        };
+        (lease(&outcome), outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::outcome, *};
+
+    fn connected() -> State {
+        let mut state = State::default();
+        state.begin_session();
+        state
+    }
+
+    #[test]
+    fn a_session_hears_each_once_and_the_next_one_all_again_in_order() {
+        let mut state = connected();
+        let (leases, outcomes): (Vec<_>, Vec<_>) = (0..5).map(|_| outcome()).unzip();
+        for outcome in &outcomes {
+            state.add(outcome.clone(), Instant::now());
+        }
+        assert_eq!(state.take_unsent(3).len(), 3);
+        assert_eq!(state.take_unsent(3).len(), 2);
+        assert!(state.take_unsent(3).is_empty() && !state.has_unsent());
+        state.acknowledge(&[leases[1], leases[1]]);
+        state.end_session();
+        state.begin_session();
+        let again = state.take_unsent(9);
+        let expected = [0, 2, 3, 4].map(|at| outcomes[at].clone());
+        assert!(again.iter().map(|it| &**it).eq(&expected));
+        assert_eq!(state.len(), 4);
+    }
+
+    #[test]
+    fn what_is_acknowledged_in_time_is_never_written() {
+        let mut state = connected();
+        let (lease, outcome) = outcome();
+        let now = Instant::now();
+        assert!(state.add(outcome, now));
+        assert!(matches!(state.step(now), Step::Wait(Some(at)) if at == now + GRACE));
+        assert!(!state.acknowledge(&[lease]));
+        assert!(matches!(state.step(now + GRACE), Step::Wait(None)));
+    }
+
+    #[test]
+    fn what_is_late_or_without_a_session_is_written_once_and_removed_once() {
+        let mut state = connected();
+        let (lease, late) = outcome();
+        let now = Instant::now();
+        state.add(late, now);
+        assert!(matches!(state.step(now + GRACE), Step::Write(puts, _) if puts.len() == 1));
+        assert!(matches!(state.step(now + GRACE), Step::Wait(None)));
+        assert!(state.acknowledge(&[lease]));
+        assert!(matches!(state.step(now), Step::Write(_, removes) if removes == [lease]));
+        assert!(matches!(state.step(now), Step::Wait(None)));
+
+        state.end_session();
+        assert!(state.add(outcome().1, now));
+        assert!(matches!(state.step(now), Step::Write(puts, _) if puts.len() == 1));
+        state.finish();
+        assert!(matches!(state.step(now), Step::End));
+    }
+
+    #[test]
+    fn a_failed_write_is_due_again_until_there_is_no_other_chance() {
+        let mut state = connected();
+        let now = Instant::now();
+        state.end_session();
+        state.add(outcome().1, now);
+        for chance in [true, false] {
+            let Step::Write(puts, removes) = state.step(now) else {
+                panic!("nothing to write");
+            };
+            if !chance {
+                state.finish();
+            }
+            assert_eq!(state.not_written(&puts, removes, now), chance);
+        }
+        assert!(matches!(state.step(now), Step::End));
+    }
+}

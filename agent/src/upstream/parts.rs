@@ -1,0 +1,30 @@
+//! What the way up works with: handed over once, when the agent is put together.
+
+use std::sync::Arc;
+
+use countersign_shared::time::Clock;
+use tokio_util::sync::CancellationToken;
+
+use super::{bundles::BundleIntake, credit::Limits};
+use crate::{deliver::Lanes, identity::Held, journal::Outbox, metrics::Metrics};
+
+/// What the way up works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who the agent is.
+    pub identity: Held,
+    /// Where jobs go.
+    pub lanes: Lanes,
+    /// Where bundles go.
+    pub bundles: BundleIntake,
+    /// Where outcomes come from.
+    pub outbox: Arc<Outbox>,
+    /// What is taken at most.
+    pub limits: Limits,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Finish up, then return.
+    pub shutdown: CancellationToken,
+}
