@@ -100,6 +100,11 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::default());
     let (tasks, failures) = Tasks::new();
+    // Before the directory is made: a mistyped path should leave nothing behind.
+    if !config.data_dir.join("identity").exists() {
+        let shown = config.data_dir.display().to_string();
+        return Err(AppError::NotEnrolled(shown));
+    }
     let data_dir = DataDir::take(&config.data_dir)?;
     let (kek, file, identity) = identity(&data_dir, &metrics)?;
     let listener = match config.listen_http {
@@ -185,14 +190,10 @@ fn identity(
     metrics: &Metrics,
 ) -> Result<(SealingKey, IdentityFile, Held), AppError> {
     let path = data_dir.path();
-    let not_enrolled = || AppError::NotEnrolled(path.display().to_string());
-    if !path.join("identity").exists() {
-        return Err(not_enrolled());
-    }
     let kek = open_kek(path)?;
     let file = IdentityFile::new(path, &kek);
     let OnDisk::Enrolled(identity) = file.load()? else {
-        return Err(not_enrolled());
+        return Err(AppError::NotEnrolled(path.display().to_string()));
     };
     tracing::info!(agent = %identity.agent, region = identity.region, control_plane = %identity.control_plane, "starting");
     metrics.identity_expires(identity.not_after);

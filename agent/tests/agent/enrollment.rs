@@ -2,16 +2,25 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use countersign_agent::identity::enroll::{EnrollError, Enrolled, Enrollment, enroll};
+use arc_swap::ArcSwap;
+use countersign_agent::{
+    identity::{
+        Held, IdentityFile, OnDisk,
+        enroll::{EnrollError, Enrolled, Enrollment, enroll},
+        open_kek, renew,
+    },
+    metrics::Metrics,
+};
 use countersign_shared::{
     join_token::JoinToken,
     tasks::Tasks,
-    time::{Clock as _, SystemClock},
+    time::{Clock as _, ManualClock, SystemClock},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::support::{control_plane::ControlPlane, pki::Authority};
@@ -123,5 +132,76 @@ async fn nobody_there_is_told_with_the_address() {
     let nobody = enroll_at("https://127.0.0.1:1", control_plane.token(), &at(&folder)).await;
     let error = nobody.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1"), "{error}");
+    stop(tasks).await;
+}
+
+/// Runs the renewal of a fresh identity whose half of life is over, until the control plane has been
+/// asked; returns the identity in use and the one on disk.
+async fn renewed(control_plane: &ControlPlane, data_dir: &Path) -> (Held, OnDisk) {
+    let enrolled = enroll_at(&control_plane.url(), control_plane.token(), data_dir).await;
+    let Enrolled::Now(identity) = enrolled.unwrap() else {
+        panic!("already enrolled");
+    };
+    let end = identity.not_after;
+    let held: Held = Arc::new(ArcSwap::from_pointee(identity));
+    let kek = open_kek(data_dir).unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let shutdown = CancellationToken::new();
+    let renewal = renew::keep_fresh(
+        Arc::clone(&held),
+        IdentityFile::new(data_dir, &kek),
+        Arc::new(ManualClock::at(end.minus(Duration::from_secs(1)))),
+        metrics,
+        shutdown.clone(),
+    );
+    let asked = async {
+        let before = held.load_full();
+        // The second request for a certificate is the renewal's.
+        while control_plane.state.keys.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let refused = control_plane.state.refuse_renewal.load(Ordering::SeqCst);
+        while !refused && Arc::ptr_eq(&before, &held.load()) {
+            tokio::task::yield_now().await;
+        }
+        shutdown.cancel();
+    };
+    tokio::join!(renewal, asked);
+    let on_disk = IdentityFile::new(data_dir, &kek).load().unwrap();
+    (held, on_disk)
+}
+
+#[tokio::test]
+async fn an_identity_is_renewed_with_a_new_key() {
+    let (tasks, control_plane, folder) = with_control_plane().await;
+    let (held, on_disk) = renewed(&control_plane, &at(&folder)).await;
+    let keys = control_plane.state.keys.lock().unwrap().clone();
+    assert_ne!(keys[0], keys[1]);
+    let OnDisk::Enrolled(stored) = on_disk else {
+        panic!("the identity is gone");
+    };
+    assert_eq!(stored.chain, held.load().chain);
+    assert!(stored.private_key == held.load().private_key);
+    let (_, leaf) = x509_parser::parse_x509_certificate(&stored.chain[0]).unwrap();
+    assert!(leaf.public_key().raw.ends_with(&keys[1]));
+    stop(tasks).await;
+}
+
+#[tokio::test]
+async fn a_failed_renewal_keeps_the_last_good_identity() {
+    let (tasks, control_plane, folder) = with_control_plane().await;
+    let data_dir = at(&folder);
+    control_plane
+        .state
+        .refuse_renewal
+        .store(true, Ordering::SeqCst);
+    let (held, on_disk) = renewed(&control_plane, &data_dir).await;
+    let OnDisk::Enrolled(stored) = on_disk else {
+        panic!("the identity is gone");
+    };
+    let keys = control_plane.state.keys.lock().unwrap().clone();
+    let (_, leaf) = x509_parser::parse_x509_certificate(&stored.chain[0]).unwrap();
+    assert!(leaf.public_key().raw.ends_with(&keys[0]));
+    assert_eq!(stored.chain, held.load().chain);
     stop(tasks).await;
 }

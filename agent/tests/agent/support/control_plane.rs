@@ -47,7 +47,9 @@ pub(crate) struct State {
     agents: Authority,
     /// The answer to the next Enroll gets lost.
     pub(crate) lose_answer: AtomicBool,
-    /// Enroll and renewal refuse with this.
+    /// Renewals are refused.
+    pub(crate) refuse_renewal: AtomicBool,
+    /// Enroll refuses with this.
     pub(crate) refuse: Mutex<Option<Status>>,
     /// Public keys that asked for a certificate, in order.
     pub(crate) keys: Mutex<Vec<Vec<u8>>>,
@@ -77,6 +79,7 @@ impl ControlPlane {
         let state = Arc::new(State {
             agents: Authority::new("Countersign Agent CA"),
             lose_answer: AtomicBool::new(false),
+            refuse_renewal: AtomicBool::new(false),
             refuse: Mutex::default(),
             keys: Mutex::default(),
             sessions: sender,
@@ -275,6 +278,9 @@ impl EnrollmentService for State {
         }
         let request = request.into_inner();
         let certificate_chain = self.issue(&request.certificate_signing_request)?;
+        if self.refuse_renewal.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("try again"));
+        }
         Ok(Response::new(RenewIdentityResponse { certificate_chain }))
     }
 }
