@@ -16,5 +16,6 @@ mod first_delivery_through_nginx;
 mod floors;
 mod no_secret_in_plain;
 mod nothing_accepted_is_lost_after_kill_9;
+mod operators_help_deliveries_by_hand;
 mod the_harness_itself;
 mod wrong_kek_changes_nothing;

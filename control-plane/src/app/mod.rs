@@ -10,7 +10,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use countersign_shared::{
     secret::SecretText,
-    tasks::{self, OnFailure, Tasks},
+    tasks::{self, Failures, OnFailure, Tasks},
     time::{Clock, SystemClock},
     tls,
 };
@@ -72,12 +72,35 @@ pub async fn run(
     admin_key_file: Option<PathBuf>,
     announce: impl FnOnce(&SecretText),
 ) -> Result<(), AppError> {
+    // The store's threads outlive everything that uses them, and are waited for even when nothing
+    // starts: the last one tidies the database's files.
+    let (store_tasks, store_failures) = Tasks::new();
+    let deadline = config.shutdown_deadline;
+    let ended = run_over(
+        config,
+        admin_key_file,
+        announce,
+        &store_tasks,
+        store_failures,
+    )
+    .await;
+    if let Err(late) = store_tasks.stop(deadline).await {
+        tracing::warn!(?late, "the store did not close in time");
+    }
+    ended
+}
+
+async fn run_over(
+    config: Config,
+    admin_key_file: Option<PathBuf>,
+    announce: impl FnOnce(&SecretText),
+    store_tasks: &Tasks,
+    mut store_failures: Failures,
+) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    // The store's threads outlive everything that uses them.
-    let (store_tasks, mut store_failures) = Tasks::new();
     let (tasks, mut failures) = Tasks::new();
     let key_file = admin_key_file.as_deref();
-    let opened = bootstrap::open(&config, key_file, clock.as_ref(), &store_tasks).await?;
+    let opened = bootstrap::open(&config, key_file, clock.as_ref(), store_tasks).await?;
     if let Some(key) = &opened.first_key {
         announce(key);
     }
@@ -94,10 +117,6 @@ pub async fn run(
     listeners.withdraw(&config.data_dir);
     if let Err(late) = tasks.stop(config.shutdown_deadline).await {
         tracing::warn!(?late, "these did not stop in time");
-    }
-    drop(opened);
-    if let Err(late) = store_tasks.stop(config.shutdown_deadline).await {
-        tracing::warn!(?late, "the store did not close in time");
     }
     tracing::info!("stopped");
     stopped
