@@ -33,6 +33,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Within which time an agent reconnects after a first failure.
     pub reconnect_window: Duration,
+    /// How long settled deliveries are kept.
+    pub keep: Keep,
     /// Where alerts are delivered as webhooks; `None`: nowhere.
     pub alerts_destination: Option<DestinationName>,
     /// How log lines are written.
@@ -41,6 +43,15 @@ pub struct Config {
     pub log_filter: String,
     /// How long a graceful stop may take.
     pub shutdown_deadline: Duration,
+}
+
+/// How long things are kept, counted from when a delivery was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Payloads of settled deliveries.
+    pub payloads: Duration,
+    /// Settled deliveries and their attempts.
+    pub deliveries: Duration,
 }
 
 /// Addresses to listen at; port 0 is any free one.
@@ -79,6 +90,7 @@ impl Config {
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
         let heartbeat = reader.seconds("agents.heartbeat_seconds", 1..=300);
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
+        let keep = keep(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
         let log_format = reader.parsed("log.format").unwrap_or_default();
         let log_filter = log_filter(&mut reader);
@@ -97,6 +109,7 @@ impl Config {
                     .unwrap_or(1024 * 1024),
                 heartbeat: heartbeat.unwrap_or(Duration::from_secs(10)),
                 reconnect_window: Duration::from_millis(window.unwrap_or(1000)),
+                keep,
                 alerts_destination,
                 log_format,
                 log_filter,
@@ -145,6 +158,25 @@ fn server_names(reader: &mut Reader) -> Vec<String> {
         }
     }
     names
+}
+
+fn keep(reader: &mut Reader) -> Keep {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let payloads = reader
+        .number("retention.payload_days", 1..=3650)
+        .unwrap_or(7);
+    let deliveries = reader
+        .number("retention.delivery_days", 1..=3650)
+        .unwrap_or(90);
+    if payloads > deliveries {
+        let problem =
+            "must not be more than retention.delivery_days: a payload goes with its delivery";
+        reader.mistake("retention.payload_days", problem);
+    }
+    Keep {
+        payloads: days(payloads),
+        deliveries: days(deliveries),
+    }
 }
 
 fn log_filter(reader: &mut Reader) -> String {

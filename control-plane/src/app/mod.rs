@@ -27,6 +27,7 @@ use crate::{
     alerts::{Notifier, Watchman},
     bootstrap::{self, Opened, StartError},
     config::Config,
+    deliveries::Retention,
     dispatch::Dispatcher,
     http, listen,
     metrics::Metrics,
@@ -188,6 +189,16 @@ async fn start(
             .0
             .clone()
             .remove_expired_secrets(stop.clone()),
+    );
+    let retention = Retention {
+        store: Arc::clone(&opened.store),
+        clock: Arc::clone(&services.session.attach.clock),
+        keep: config.keep,
+    };
+    tasks.spawn(
+        "retention",
+        OnFailure::StopProcess,
+        retention.run(stop.clone()),
     );
     tasks.spawn("alerts", OnFailure::StopProcess, watchman.run(stop.clone()));
     tasks.spawn("health", OnFailure::StopProcess, health.run(stop.clone()));

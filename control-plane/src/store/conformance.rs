@@ -45,6 +45,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
     let (store, _alive) = open();
     assert!(store.installation().await.unwrap().is_some());
     delivery::after_reopening(&store).await;
+    delivery::retention(&store).await;
 }
 
 pub(super) fn at(seconds: i64) -> Timestamp {

@@ -324,6 +324,26 @@ pub trait DeliveryStore: Send + Sync {
         size: usize,
         now: Timestamp,
     ) -> Result<Page<DestinationKey>>;
+    /// Erases payloads of settled deliveries that were accepted before `before`, at most `size`, with
+    /// ids after `after`; what is erased is overwritten. Answers with the last id that was looked at,
+    /// `None` when there is nothing more.
+    async fn erase_payloads(
+        &self,
+        before: Timestamp,
+        after: Option<DeliveryId>,
+        size: usize,
+    ) -> Result<Option<DeliveryId>>;
+    /// Removes settled deliveries that were accepted before `before`, with their payloads and
+    /// attempts; otherwise as [`DeliveryStore::erase_payloads`].
+    async fn remove_deliveries(
+        &self,
+        before: Timestamp,
+        after: Option<DeliveryId>,
+        size: usize,
+    ) -> Result<Option<DeliveryId>>;
+    /// Forgets request ids that were used before `before`, at most `size`. Answers whether there are
+    /// more.
+    async fn forget_requests(&self, before: Timestamp, size: usize) -> Result<bool>;
     /// One delivery of an account.
     async fn delivery(&self, account: &AccountName, id: DeliveryId) -> Result<Delivery>;
     /// Deliveries of an account older than `before`, newest first.

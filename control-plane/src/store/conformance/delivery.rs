@@ -440,6 +440,86 @@ pub(super) async fn by_hand(store: &impl Store) {
     );
 }
 
+pub(super) async fn retention(store: &impl Store) {
+    let (name, key) = fresh(store, "retention").await;
+    let agent = edge();
+    let mut ids: Vec<DeliveryId> = Vec::new();
+    for seconds in [-30_i64, -20, -10] {
+        // Older than everything else in the suite's store.
+        ids.push(
+            store
+                .submit(new(&name, 1_000_000 + seconds, None))
+                .await
+                .unwrap()
+                .id,
+        );
+    }
+    let jobs = lease(store, key, &agent, 2, 2_000_000).await;
+    for (job, next) in jobs.iter().zip([Next::DeadLetter, Next::Delivered]) {
+        let ended = outcome(job.lease, FailureClass::HttpServerError);
+        settle(store, &agent, ended, next).await;
+    }
+    let before = at(1_000_000 - 25);
+    let mut after = None;
+    loop {
+        after = store.erase_payloads(before, after, 2).await.unwrap();
+        if after.is_none() {
+            break;
+        }
+    }
+    let kept = store.delivery(&account(), ids[0]).await.unwrap();
+    assert_eq!(kept.state, DeliveryState::DeadLetter, "the record stays");
+    let retried = store.retry(&account(), ids[0], at(9)).await;
+    assert!(
+        matches!(retried, Err(StoreError::Precondition(_))),
+        "nothing to send"
+    );
+    let filter = ReplayFilter {
+        destination: Some(name.clone()),
+        ..ReplayFilter::default()
+    };
+    let replayed = store
+        .replay(&account(), &filter, false, 9, at(9))
+        .await
+        .unwrap();
+    assert_eq!(replayed.items, []);
+    let mut after = None;
+    loop {
+        after = store
+            .remove_deliveries(at(1_000_001), after, 2)
+            .await
+            .unwrap();
+        if after.is_none() {
+            break;
+        }
+    }
+    for id in &ids[..2] {
+        let gone = store.delivery(&account(), *id).await;
+        assert!(matches!(gone, Err(StoreError::NotFound(_))));
+    }
+    let waiting = lease(store, key, &agent, 9, 2_000_000).await;
+    assert_eq!(
+        waiting.len(),
+        1,
+        "what is not settled stays, however old, with its payload"
+    );
+
+    store
+        .submit(new(&name, 2_000_000, request("old", "a")))
+        .await
+        .unwrap();
+    assert!(!store.forget_requests(at(2_000_000), 9).await.unwrap());
+    let still = store
+        .submit(new(&name, 2_000_001, request("old", "b")))
+        .await;
+    assert!(matches!(still, Err(StoreError::RequestIdReused { .. })));
+    store.forget_requests(at(2_000_001), 9).await.unwrap();
+    store
+        .submit(new(&name, 2_000_002, request("old", "b")))
+        .await
+        .expect("forgotten");
+}
+
 pub(super) async fn after_reopening(store: &impl Store) {
     let filter = DeliveryFilter {
         destination: Some(destination_name("acme", "settling")),

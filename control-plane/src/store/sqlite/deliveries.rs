@@ -14,7 +14,7 @@ use prost::Message as _;
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, installation, leases, revive,
+    SqliteStore, installation, leases, retention, revive,
     rows::{Column, account_key, destination_keys, execute, get, get_optional, limit, one, page},
     settle,
 };
@@ -125,6 +125,52 @@ impl DeliveryStore for SqliteStore {
             return self.read(find).await;
         }
         self.write(move |connection| revive::replay(connection, &account, &filter, size, now))
+            .await
+    }
+
+    async fn erase_payloads(
+        &self,
+        before: Timestamp,
+        after: Option<DeliveryId>,
+        size: usize,
+    ) -> Result<Option<DeliveryId>> {
+        let find =
+            move |connection: &Connection| retention::with_payload(connection, before, after, size);
+        let found = self.read(find).await?;
+        let last = found.last;
+        if !found.settled.is_empty() {
+            self.write(move |connection| retention::erase(connection, &found.settled))
+                .await?;
+        }
+        Ok(last)
+    }
+
+    async fn remove_deliveries(
+        &self,
+        before: Timestamp,
+        after: Option<DeliveryId>,
+        size: usize,
+    ) -> Result<Option<DeliveryId>> {
+        let find =
+            move |connection: &Connection| retention::all_of(connection, before, after, size);
+        let found = self.read(find).await?;
+        let last = found.last;
+        if !found.settled.is_empty() {
+            self.write(move |connection| retention::remove(connection, &found.settled))
+                .await?;
+        }
+        Ok(last)
+    }
+
+    async fn forget_requests(&self, before: Timestamp, size: usize) -> Result<bool> {
+        // Most looks find nothing: they cost no commit.
+        if !self
+            .read(move |connection| retention::any_request(connection, before))
+            .await?
+        {
+            return Ok(false);
+        }
+        self.write(move |connection| retention::forget_requests(connection, before, size))
             .await
     }
 

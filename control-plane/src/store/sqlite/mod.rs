@@ -9,6 +9,7 @@ mod deliveries;
 mod installation;
 mod leases;
 mod readers;
+mod retention;
 mod revive;
 mod rows;
 mod secrets;

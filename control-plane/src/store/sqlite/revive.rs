@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     leases::{delete_due, insert_due},
-    rows::{Column, account_key, destination_keys, execute, get, limit, page},
+    rows::{Column, account_key, destination_keys, execute, get, limit, one, page},
 };
 use crate::{
     model::{Delivery, DeliveryState, DestinationKey, Page, ReplayFilter},
@@ -17,6 +17,10 @@ use crate::{
 
 pub(super) fn retry(connection: &Connection, delivery: &Delivery, now: Timestamp) -> Result<()> {
     match (delivery.state, delivery.due_at) {
+        (DeliveryState::DeadLetter, _) if !has_payload(connection, delivery.id)? => refuse(
+            delivery,
+            "has no payload any more: its time was over (retention.payload_days)",
+        ),
         (DeliveryState::DeadLetter, _) => {
             revive(connection, delivery.id, delivery.destination_key.0, now)
         }
@@ -62,6 +66,11 @@ fn refuse(delivery: &Delivery, why: &str) -> Result<()> {
     )))
 }
 
+fn has_payload(connection: &Connection, id: DeliveryId) -> Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM payloads WHERE id = ?)";
+    Ok(one(connection, query, [Column(id)], |row| row.get(0))?.unwrap_or(false))
+}
+
 /// A dead letter begins its schedule anew.
 fn revive(connection: &Connection, id: DeliveryId, destination: i64, now: Timestamp) -> Result<()> {
     let update = "UPDATE deliveries SET state = ?, due_at = ?, settled_at = NULL,
@@ -88,7 +97,9 @@ pub(super) fn dead_letters(
     let query = "SELECT id, destination FROM deliveries
                  WHERE account = ?1 AND state = 4 AND (?2 IS NULL OR destination = ?2)
                  AND (?3 IS NULL OR accepted_at >= ?3) AND (?4 IS NULL OR accepted_at < ?4)
-                 AND (?5 IS NULL OR last_class = ?5) ORDER BY id LIMIT ?6";
+                 AND (?5 IS NULL OR last_class = ?5)
+                 AND EXISTS (SELECT 1 FROM payloads p WHERE p.id = deliveries.id)
+                 ORDER BY id LIMIT ?6";
     let wanted = params![
         account,
         destination,

@@ -33,6 +33,8 @@ CREATE TABLE requests (
     PRIMARY KEY (scope, request_id)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX requests_by_time ON requests (created_at);
+
 CREATE TABLE accounts (
     key          INTEGER PRIMARY KEY AUTOINCREMENT,
     id           TEXT NOT NULL UNIQUE,
