@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use url::Url;
 
-use crate::{name::DestinationName, secret::SecretBytes};
+use crate::{address_range::AddressRange, name::DestinationName, secret::SecretBytes};
 
 /// Lowest TLS version of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -67,6 +67,8 @@ pub struct Bundle {
     pub attempt_timeout: Duration,
     /// How many attempts may be in flight at once.
     pub concurrency_limit: u32,
+    /// Where the destination's addresses have to lie. Empty: the agent's policy alone decides.
+    pub allowed_ranges: Vec<AddressRange>,
 }
 
 impl fmt::Debug for Bundle {

@@ -104,8 +104,9 @@ classes! {
         "No complete answer in time: answer sooner and work later, or raise attempt_timeout.";
     /// The agent may not connect there.
     EgressDenied = "EGRESS_DENIED",
-        "The address is outside the agent's egress policy: allow the range for this destination, \
-         or fix the URL.";
+        "The agent may not connect to any address of the host: let the agent's operator allow the \
+         range (egress.allow), widen allowed_ranges of the destination, or fix the URL. Nothing \
+         was sent.";
     /// 3xx.
     HttpRedirect = "HTTP_REDIRECT",
         "Redirects are not followed: change the destination's URL to where the receiver is.";

@@ -114,6 +114,21 @@ impl Reader {
         }
     }
 
+    /// A list of what parses from texts; every wrong one is a mistake of its own.
+    pub fn parsed_list<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        setting: &'static str,
+    ) -> Option<Vec<T>> {
+        let mut list = Vec::new();
+        for text in self.texts(setting)? {
+            match text.parse() {
+                Ok(value) => list.push(value),
+                Err(error) => self.mistake(setting, format!("'{text}' {error}")),
+            }
+        }
+        Some(list)
+    }
+
     /// An address and port to listen at, such as `127.0.0.1:8443`. Port 0: any free one.
     pub fn listen_address(&mut self, setting: &'static str) -> Option<SocketAddr> {
         let text = self.text(setting)?;
@@ -296,6 +311,15 @@ mod tests {
         assert_eq!(reader.required("b", missing), None);
         let mistakes = reader.finish(|| None::<()>).unwrap_err();
         assert_eq!(mistakes.list.len(), 1);
+    }
+
+    #[test]
+    fn every_wrong_item_of_a_list_is_a_mistake() {
+        let mut reader = Reader::new("c.toml", "a = ['1', 'x', 'y']\nb = '1'", Vec::new());
+        assert_eq!(reader.parsed_list::<u8>("a"), Some(vec![1]));
+        assert_eq!(reader.parsed_list::<u8>("b"), None);
+        let mistakes = reader.finish(|| Some(())).unwrap_err();
+        assert_eq!(mistakes.list.len(), 3, "{mistakes}");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `time`, `secret`, `files`, `digest`
+//! 1. `time`, `secret`, `files`, `digest`, `address_range`
 //! 2. `random`
 //! 3. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`
 //! 4. `outcome`, `bundle`, `job`, `join_token`
 //! 5. `wire`
 
+pub mod address_range;
 pub mod bundle;
 pub mod class;
 pub mod config;

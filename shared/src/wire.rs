@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::{
+    address_range::{AddressRange, MAX_ALLOWED_RANGES},
     bundle::{Bundle, MinimumTls, MtlsEnforcement, UrlError, parse_destination_url},
     class::FailureClass,
     job::LeaseId,
@@ -205,6 +206,11 @@ pub fn bundle_to_wire(bundle: &Bundle) -> v1::Bundle {
             .collect(),
         attempt_timeout: Some(duration_to_wire(bundle.attempt_timeout)),
         concurrency_limit: i32::try_from(bundle.concurrency_limit).unwrap_or(i32::MAX),
+        allowed_ranges: bundle
+            .allowed_ranges
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
@@ -258,7 +264,17 @@ pub fn bundle_from_wire(bundle: v1::Bundle) -> Result<Bundle, WireError> {
             .ok()
             .filter(|limit| *limit > 0)
             .ok_or(WireError::Value("concurrency_limit"))?,
+        allowed_ranges: allowed_ranges_from_wire(&bundle.allowed_ranges)?,
     })
+}
+
+fn allowed_ranges_from_wire(ranges: &[String]) -> Result<Vec<AddressRange>, WireError> {
+    if ranges.len() > MAX_ALLOWED_RANGES {
+        return Err(WireError::Value("allowed_ranges"));
+    }
+    let parsed = ranges.iter().map(|range| range.parse());
+    let parsed: Result<_, _> = parsed.collect();
+    parsed.map_err(|_| WireError::Value("allowed_ranges"))
 }
 
 /// To the wire.
@@ -507,11 +523,19 @@ mod tests {
             signing_secrets: vec![signature::generate_secret()],
             attempt_timeout: Duration::from_secs(30),
             concurrency_limit: CONCURRENCY_LIMIT.2,
+            allowed_ranges: vec!["10.1.0.0/16".parse().unwrap()],
         };
         let wire = bundle_to_wire(&bundle);
         assert!(!format!("{wire:?}").contains("private_key"));
         let back = bundle_from_wire(wire.clone()).unwrap();
         assert_eq!(bundle_to_wire(&back), wire);
+        // A range that is not understood must not become no range at all.
+        let mut unclear = wire.clone();
+        unclear.allowed_ranges = vec!["10.1.0.0".into()];
+        assert_eq!(
+            bundle_from_wire(unclear).unwrap_err(),
+            WireError::Value("allowed_ranges")
+        );
         let mut keyless = wire;
         keyless.private_key = Vec::new().into();
         assert_eq!(

@@ -64,6 +64,7 @@ pub(crate) fn bundle(url: &str, client: &Leaf, server_cas: Vec<CertificateDer<'s
         signing_secrets: vec![signature::generate_secret()],
         attempt_timeout: Duration::from_secs(20),
         concurrency_limit: 64,
+        allowed_ranges: Vec::new(),
     }
 }
 
