@@ -2,6 +2,7 @@
 
 use countersign_proto::v1;
 use countersign_shared::{
+    address_range::{AddressRange, MAX_ALLOWED_RANGES},
     bundle::{
         ATTEMPT_TIMEOUT, CONCURRENCY_LIMIT, MinimumTls, MtlsEnforcement, parse_destination_url,
     },
@@ -15,6 +16,9 @@ use countersign_shared::{
 use super::violations::Violations;
 use crate::model::{Destination, DestinationConfig, DestinationState, TrustModel};
 
+/// How much is shown of a text that is no range: as long as the longest that is one.
+const LONGEST_RANGE: usize = 49;
+
 /// Fields that an update can change.
 pub(super) const FIELDS: &[&str] = &[
     "display_name",
@@ -25,6 +29,7 @@ pub(super) const FIELDS: &[&str] = &[
     "mtls_enforcement",
     "attempt_timeout",
     "concurrency_limit",
+    "allowed_ranges",
 ];
 
 /// A new destination's configuration; `url` is required, the rest has defaults.
@@ -39,6 +44,7 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
         mtls_enforcement: MtlsEnforcement::default(),
         attempt_timeout: ATTEMPT_TIMEOUT.2,
         concurrency_limit: CONCURRENCY_LIMIT.2,
+        allowed_ranges: Vec::new(),
     };
     for field in FIELDS
         .iter()
@@ -68,6 +74,7 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
         "mtls_enforcement" => wire.mtls_enforcement != 0,
         "attempt_timeout" => wire.attempt_timeout.is_some(),
         "concurrency_limit" => wire.concurrency_limit != 0,
+        "allowed_ranges" => !wire.allowed_ranges.is_empty(),
         _ => false,
     }
 }
@@ -108,6 +115,7 @@ pub(super) fn apply(
         },
         "attempt_timeout" => apply_timeout(violations, config, wire, name),
         "concurrency_limit" => apply_limit(violations, config, wire, name),
+        "allowed_ranges" => apply_ranges(violations, config, wire, name),
         _ => {}
     }
 }
@@ -148,6 +156,29 @@ fn apply_limit(
     }
 }
 
+fn apply_ranges(
+    violations: &mut Violations,
+    config: &mut DestinationConfig,
+    wire: &v1::Destination,
+    name: String,
+) {
+    if wire.allowed_ranges.len() > MAX_ALLOWED_RANGES {
+        let problem = format!("must have at most {MAX_ALLOWED_RANGES} ranges");
+        return violations.add(name, problem);
+    }
+    let mut ranges = Vec::new();
+    for text in &wire.allowed_ranges {
+        match text.parse::<AddressRange>() {
+            Ok(range) => ranges.push(range),
+            Err(error) => {
+                let shown: String = text.chars().take(LONGEST_RANGE).collect();
+                violations.add(name.as_str(), format!("'{shown}' {error}"));
+            }
+        }
+    }
+    config.allowed_ranges = ranges;
+}
+
 /// To the wire, without the agents that hold the bundle.
 pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
     let config = &destination.config;
@@ -172,6 +203,11 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
         mtls_enforcement: enforcement_to_wire(config.mtls_enforcement).into(),
         attempt_timeout: Some(duration_to_wire(config.attempt_timeout)),
         concurrency_limit: i32::try_from(config.concurrency_limit).unwrap_or(i32::MAX),
+        allowed_ranges: config
+            .allowed_ranges
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         active_client_certificate: format!("{}/clientCertificates/{version}", destination.name),
         bundle_generation: i64::try_from(destination.generation).unwrap_or(i64::MAX),
         create_time: Some(timestamp_to_wire(destination.created_at)),
@@ -218,6 +254,7 @@ mod tests {
                 nanos: 0,
             }),
             concurrency_limit: -1,
+            allowed_ranges: vec!["10.1.2.3/8".into()],
             trust_model: 9,
             display_name: "\u{7}".into(),
             ..v1::Destination::default()
@@ -232,5 +269,29 @@ mod tests {
             );
         }
         assert!(message.contains("destination.trust_model"), "{message}");
+        assert!(message.contains("did you mean 10.0.0.0/8?"), "{message}");
+    }
+
+    #[test]
+    fn ranges_are_taken_and_bounded() {
+        let mut violations = Violations::default();
+        let some = v1::Destination {
+            allowed_ranges: vec!["10.1.0.0/16".into(), "fd00:1::/32".into()],
+            ..good()
+        };
+        let mut config = new(&mut violations, &some);
+        assert!(violations.check().is_ok());
+        assert_eq!(config.allowed_ranges.len(), 2);
+        // An update that names the field and gives none takes them away.
+        let mut violations = Violations::default();
+        apply(&mut violations, &mut config, &good(), "allowed_ranges");
+        assert!(config.allowed_ranges.is_empty());
+        let many = v1::Destination {
+            allowed_ranges: vec!["10.1.0.0/16".into(); MAX_ALLOWED_RANGES + 1],
+            ..good()
+        };
+        apply(&mut violations, &mut config, &many, "allowed_ranges");
+        let message = violations.check().unwrap_err().message().to_owned();
+        assert!(message.contains("at most 64"), "{message}");
     }
 }

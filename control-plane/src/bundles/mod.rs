@@ -110,6 +110,7 @@ fn assemble(
         signing_secrets,
         attempt_timeout: config.attempt_timeout,
         concurrency_limit: config.concurrency_limit,
+        allowed_ranges: config.allowed_ranges.clone(),
     })
 }
 

@@ -27,6 +27,9 @@ pub const SCHEDULE: [Duration; 7] = [
 const JITTER: f64 = 0.2;
 /// Longest wait that a receiver can ask for with `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Least wait after an attempt that no address was allowed for: somebody has to change the agent's
+/// configuration or the destination before another can end otherwise.
+const EGRESS_DENIED: Duration = minutes(60);
 /// How soon a delivery that an agent gave back goes to another.
 const GIVEN_BACK: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,10 @@ pub fn next(snapshot: &Snapshot, outcome: &Outcome, now: Timestamp, fraction: f6
     let failed_before = usize::try_from(snapshot.attempt_count).unwrap_or(usize::MAX);
     let Some(wait) = SCHEDULE.get(failed_before) else {
         return Next::DeadLetter;
+    };
+    let wait = match outcome.class {
+        FailureClass::EgressDenied => (*wait).max(EGRESS_DENIED),
+        _ => *wait,
     };
     let spread = wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * fraction);
     let asked = outcome.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
@@ -97,6 +104,18 @@ mod tests {
         assert_eq!(next(&snapshot(7), &delivered, now, 0.0), Next::Delivered);
         let back = outcome(FailureClass::NotAttempted, None);
         assert_eq!(next(&snapshot(7), &back, now, 0.0), Next::Again(now));
+    }
+
+    #[test]
+    fn what_needs_a_change_of_configuration_waits_for_at_least_an_hour() {
+        let denied = outcome(FailureClass::EgressDenied, None);
+        let now = Timestamp::from_unix_seconds(1000);
+        let hours = [1, 1, 1, 2, 5, 10, 10];
+        for (count, hours) in (0..).zip(hours) {
+            let at = now.plus(minutes(60 * hours));
+            assert_eq!(next(&snapshot(count), &denied, now, 0.5), Next::Retry(at));
+        }
+        assert_eq!(next(&snapshot(7), &denied, now, 0.5), Next::DeadLetter);
     }
 
     proptest! {

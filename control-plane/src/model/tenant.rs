@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use countersign_shared::{
+    address_range::AddressRange,
     bundle::{MinimumTls, MtlsEnforcement},
     name::{AccountName, DestinationName, Id},
     time::Timestamp,
@@ -68,6 +69,8 @@ pub struct DestinationConfig {
     pub attempt_timeout: Duration,
     /// How many attempts may be in flight at once.
     pub concurrency_limit: u32,
+    /// Where the destination's addresses have to lie. Empty: the agent's policy alone decides.
+    pub allowed_ranges: Vec<AddressRange>,
 }
 
 /// One HTTPS URL of an account.

@@ -114,6 +114,7 @@ pub(super) fn config(url: &str) -> DestinationConfig {
         mtls_enforcement: countersign_shared::bundle::MtlsEnforcement::Deliver,
         attempt_timeout: std::time::Duration::from_secs(30),
         concurrency_limit: 64,
+        allowed_ranges: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
     }
 }
 

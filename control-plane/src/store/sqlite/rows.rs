@@ -1,6 +1,7 @@
 //! Between rows and the model: how each thing is written in a column, and read back.
 
 use countersign_shared::{
+    address_range::{AddressRange, AddressRangeError},
     bundle::{MinimumTls, MtlsEnforcement},
     class::FailureClass,
     name::{AccountName, AgentName, DeliveryId, DestinationName, Id},
@@ -150,6 +151,24 @@ impl FromSql for Column<Id> {
         Id::existing(value.as_str()?)
             .map(Self)
             .map_err(|error| FromSqlError::Other(Box::new(error)))
+    }
+}
+
+/// As text, with spaces between.
+impl ToSql for Column<&[AddressRange]> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        Ok(ToSqlOutput::from(texts.join(" ")))
+    }
+}
+
+impl FromSql for Column<Vec<AddressRange>> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let ranges = value.as_str()?.split_ascii_whitespace();
+        let ranges: std::result::Result<_, _> = ranges.map(str::parse).collect();
+        ranges
+            .map(Self)
+            .map_err(|error: AddressRangeError| FromSqlError::Other(Box::new(error)))
     }
 }
 

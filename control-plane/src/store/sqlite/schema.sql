@@ -68,6 +68,7 @@ CREATE TABLE destinations (
     mtls_enforcement   TEXT NOT NULL,
     attempt_timeout    INTEGER NOT NULL,
     concurrency_limit  INTEGER NOT NULL,
+    allowed_ranges     TEXT NOT NULL,
     state              TEXT NOT NULL,
     active_certificate INTEGER NOT NULL,
     generation         INTEGER NOT NULL,

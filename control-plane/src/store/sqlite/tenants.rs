@@ -357,9 +357,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let config = &new.config;
     let insert = "INSERT OR IGNORE INTO destinations
                   (account, id, display_name, url, trust_model, region, server_ca_pem, minimum_tls,
-                   mtls_enforcement, attempt_timeout, concurrency_limit, state, active_certificate,
-                   generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
+                   mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges, state,
+                   active_certificate, generation, created_at, updated_at, revision)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
     let made = params![
         account,
         new.name.destination(),
@@ -372,6 +372,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         Column(config.mtls_enforcement),
         micros(config.attempt_timeout),
         config.concurrency_limit,
+        Column(config.allowed_ranges.as_slice()),
         Column(DestinationState::Enabled),
         new.certificate.version,
         Column(new.created_at),
@@ -397,7 +398,8 @@ fn update_config(
     let update = "UPDATE destinations SET
                   display_name = ?, url = ?, trust_model = ?, region = ?, server_ca_pem = ?,
                   minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
-                  updated_at = ?, generation = generation + 1, revision = revision + 1
+                  allowed_ranges = ?, updated_at = ?, generation = generation + 1,
+                  revision = revision + 1
                   WHERE key = ?";
     let made = params![
         config.display_name,
@@ -409,6 +411,7 @@ fn update_config(
         Column(config.mtls_enforcement),
         micros(config.attempt_timeout),
         config.concurrency_limit,
+        Column(config.allowed_ranges.as_slice()),
         Column(now),
         key.0
     ];
@@ -470,6 +473,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             mtls_enforcement: get(row, "mtls_enforcement")?,
             attempt_timeout: Duration::from_micros(timeout),
             concurrency_limit: row.get("concurrency_limit")?,
+            allowed_ranges: get(row, "allowed_ranges")?,
         },
         state: get(row, "state")?,
         active_certificate: row.get("active_certificate")?,
