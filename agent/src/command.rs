@@ -18,6 +18,7 @@ use countersign_shared::{
     tls,
 };
 use tokio::runtime::Runtime;
+use toml::Value;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -90,6 +91,9 @@ struct RunArguments {
     /// Serve /metrics, /livez and /readyz there; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_http: Option<String>,
+    /// Connect to addresses in this range too, not to public ones alone; may be repeated.
+    #[arg(long, value_name = "CIDR")]
+    egress_allow: Vec<String>,
     /// How log lines are written: human or json.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -203,10 +207,14 @@ fn sources(arguments: RunArguments) -> Sources {
         ("log.format", arguments.log_format),
         ("log.filter", arguments.log_filter),
     ];
+    let overrides = overrides.map(|(setting, value)| (setting, value.map(Value::String)));
+    let allowed = Value::from(arguments.egress_allow);
+    let allowed = Some(allowed).filter(|list| list.as_array().is_some_and(|it| !it.is_empty()));
     Sources {
         file: arguments.config,
         overrides: overrides
             .into_iter()
+            .chain([("egress.allow", allowed)])
             .filter_map(|(setting, value)| Some((setting, value?)))
             .collect(),
     }

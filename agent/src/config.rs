@@ -9,6 +9,8 @@ use countersign_shared::{
 };
 use toml::Value;
 
+use crate::egress::{Egress, Policy, Proxy, ProxyAddress, ProxyCredentials};
+
 /// How an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -20,6 +22,9 @@ pub struct Config {
     pub max_jobs: u32,
     /// Most payload bytes in hand; one job may exceed it. 64 KiB to 4 GiB, default 64 MiB.
     pub max_bytes: u64,
+    /// Where the agent may connect to for deliveries, and by which way. Default: public addresses,
+    /// directly.
+    pub egress: Egress,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -34,7 +39,7 @@ pub struct Sources {
     /// The TOML file.
     pub file: Option<PathBuf>,
     /// Settings that flags override, dotted.
-    pub overrides: Vec<(&'static str, String)>,
+    pub overrides: Vec<(&'static str, Value)>,
 }
 
 /// Reads the configuration.
@@ -63,18 +68,15 @@ pub fn read(sources: Sources) -> Result<Config, Mistakes> {
 fn parse(
     name: &str,
     text: &str,
-    overrides: Vec<(&'static str, String)>,
+    overrides: Vec<(&'static str, Value)>,
 ) -> Result<Config, Mistakes> {
-    let overrides = overrides
-        .into_iter()
-        .map(|(setting, value)| (setting, Value::String(value)))
-        .collect();
     let mut reader = Reader::new(name, text, overrides);
     let data_dir = reader.path("data_dir");
     let data_dir = reader.required("data_dir", data_dir);
     let listen_http = reader.listen_address("listen.http");
     let max_jobs = reader.number("delivery.max_jobs", 1..=65_536);
     let max_bytes = reader.number("delivery.max_bytes", 65_536..=1 << 32);
+    let egress = egress(&mut reader);
     let log_format = reader.parsed("log.format");
     let log_filter = reader.text("log.filter");
     if let Some(filter) = log_filter.as_ref().filter(|it| !logging::is_filter(it)) {
@@ -88,11 +90,47 @@ fn parse(
             listen_http,
             max_jobs: max_jobs.and_then(|it| it.try_into().ok()).unwrap_or(1024),
             max_bytes: max_bytes.unwrap_or(64 << 20),
+            egress,
             log_format: log_format.unwrap_or_default(),
             log_filter: log_filter.unwrap_or_else(|| "info".to_owned()),
             shutdown_deadline: shutdown_deadline.unwrap_or(Duration::from_secs(10)),
         })
     })
+}
+
+fn egress(reader: &mut Reader) -> Egress {
+    let allow = reader.parsed_list("egress.allow").unwrap_or_default();
+    let deny = reader.parsed_list("egress.deny").unwrap_or_default();
+    Egress {
+        policy: Policy { allow, deny },
+        proxy: proxy(reader),
+    }
+}
+
+/// The proxy. A mistake does not repeat the URL: somebody may have put a password into it.
+fn proxy(reader: &mut Reader) -> Option<Proxy> {
+    let url = reader.text("egress.proxy");
+    let file = reader.path("egress.proxy_credentials_file");
+    if url.is_none() && file.is_some() {
+        reader.mistake("egress.proxy_credentials_file", "needs egress.proxy");
+    }
+    let credentials = file.and_then(|path| {
+        let read = ProxyCredentials::read(&path);
+        let noted = read.map_err(|error| {
+            reader.mistake("egress.proxy_credentials_file", error.to_string());
+        });
+        noted.ok()
+    });
+    match url?.parse::<ProxyAddress>() {
+        Ok(address) => Some(Proxy {
+            address,
+            credentials,
+        }),
+        Err(error) => {
+            reader.mistake("egress.proxy", error.to_string());
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,11 +139,51 @@ mod tests {
 
     #[test]
     fn a_data_directory_is_enough_and_flags_win() {
-        let flags = vec![("data_dir", "/d".to_owned())];
+        let flags = vec![("data_dir", "/d".into())];
         let config = parse("c.toml", "data_dir = '/elsewhere'", flags).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("/d"));
         assert_eq!((config.max_jobs, config.max_bytes), (1024, 64 << 20));
         assert_eq!(config.listen_http, None);
+        assert_eq!(config.egress, Egress::default());
+    }
+
+    #[test]
+    fn egress_is_read_and_a_flag_replaces_the_file_s_ranges() {
+        let text = "
+            data_dir = '/d'
+            [egress]\nallow = ['10.1.0.0/16', '::1/128']\ndeny = ['10.1.2.0/24']
+            proxy = 'socks5://proxy:1080'
+        ";
+        let egress = parse("c.toml", text, Vec::new()).unwrap().egress;
+        assert_eq!(
+            (egress.policy.allow.len(), egress.policy.deny.len()),
+            (2, 1)
+        );
+        assert_eq!(egress.proxy.unwrap().address.port, 1080);
+        let flag = Value::Array(vec!["127.0.0.0/8".into()]);
+        let egress = parse("c.toml", text, vec![("egress.allow", flag)])
+            .unwrap()
+            .egress;
+        assert_eq!(egress.policy.allow, ["127.0.0.0/8".parse().unwrap()]);
+    }
+
+    #[test]
+    fn every_mistake_about_egress_is_reported_and_no_password() {
+        let text = "
+            data_dir = '/d'
+            [egress]\nallow = ['10.0.0.1/8', 'home']\ndeny = '10.0.0.0/8'
+            proxy = 'http://us:hunter2@proxy:3128'
+            proxy_credentials_file = '/nonexistent/credentials'
+        ";
+        let mistakes = parse("c.toml", text, Vec::new()).unwrap_err();
+        assert_eq!(mistakes.list.len(), 5, "{mistakes}");
+        assert!(!mistakes.to_string().contains("hunter2"), "{mistakes}");
+        let text = "data_dir = '/d'\negress.proxy_credentials_file = '/nonexistent'";
+        let mistakes = parse("c.toml", text, Vec::new()).unwrap_err();
+        assert!(
+            mistakes.to_string().contains("needs egress.proxy"),
+            "{mistakes}"
+        );
     }
 
     #[test]

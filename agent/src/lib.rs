@@ -3,8 +3,8 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `config`, `data_dir`, `metrics`, `transport`
-//! 2. `identity`, `journal`, `status`
+//! 1. `data_dir`, `egress`, `metrics`, `transport`
+//! 2. `config`, `identity`, `journal`, `status`
 //! 3. `deliver`
 //! 4. `upstream`
 //! 5. `app`
@@ -18,6 +18,7 @@ pub mod command;
 pub mod config;
 pub mod data_dir;
 pub mod deliver;
+pub mod egress;
 pub mod identity;
 pub mod journal;
 pub mod metrics;
