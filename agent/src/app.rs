@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     data_dir::{DataDir, DataDirError},
-    deliver::{self, Activation, Clients, Lanes},
+    deliver::{self, Activation, Clients, Dialler, Lanes},
     identity::{FileError, Held, IdentityFile, KekError, OnDisk, open_kek, renew},
     journal::{self, Contents, Journal, JournalError, Outbox},
     metrics::Metrics,
@@ -129,7 +129,9 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         metrics: Arc::clone(&metrics),
         activations,
     });
-    let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(&metrics)));
+    let dialler = Dialler::new(config.egress.clone());
+    let clients = Clients::new(dialler, Arc::clone(&clock), Arc::clone(&metrics));
+    let clients = Arc::new(clients);
     let intake = BundleIntake::new(lanes.clone(), clients, journal);
     intake.restore(&bundles);
 

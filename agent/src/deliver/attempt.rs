@@ -153,9 +153,12 @@ fn failed(error: &legacy::Error, progress: &Progress) -> Ending {
 fn not_connected(failure: ConnectFailure) -> Ending {
     match failure {
         ConnectFailure::Dial(DialFailure::NoAddress) => Ending::NoAddress,
+        ConnectFailure::Dial(DialFailure::Denied(denied)) => Ending::Denied(denied),
         ConnectFailure::Dial(DialFailure::Refused) => Ending::Refused,
         ConnectFailure::Dial(DialFailure::Timeout) => Ending::ConnectTimeout,
         ConnectFailure::Dial(DialFailure::Unreachable) => Ending::Unreachable,
+        ConnectFailure::Dial(DialFailure::ProxyUnreachable) => Ending::ProxyUnreachable,
+        ConnectFailure::Dial(DialFailure::ProxyRefused) => Ending::ProxyRefused,
         ConnectFailure::Dial(DialFailure::Other) => Ending::ConnectFailed,
         ConnectFailure::HandshakeTimeout => Ending::HandshakeTimeout,
         ConnectFailure::Tls(failure) => Ending::Tls(failure),

@@ -8,6 +8,7 @@
 use countersign_shared::{class::FailureClass, outcome::HandshakeRecord};
 
 use super::facts::{Ending, Facts, Page, ServerProblem, TlsFailure};
+use crate::egress::Denied;
 
 /// What an attempt ended in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,12 @@ pub(super) mod detail {
         "The receiver closed the connection during the handshake.";
     pub(in super::super) const ALERT: &str =
         "The receiver sent an alert; see the handshake record.";
+    pub(in super::super) const DENIED_BY_AGENT: &str =
+        "The agent's configuration (egress.allow, egress.deny) permits no address of the host.";
+    pub(in super::super) const DENIED_BY_DESTINATION: &str = "No address of the host that the agent may connect to is in allowed_ranges of the destination.";
+    pub(in super::super) const PROXY_UNREACHABLE: &str =
+        "The agent's proxy (egress.proxy) can't be reached.";
+    pub(in super::super) const PROXY_REFUSED: &str = "The agent's proxy (egress.proxy) opened no connection to the receiver; the agent's log says why.";
     pub(in super::super) const UNREACHABLE: &str = "There is no route to the address.";
     pub(in super::super) const HANDSHAKE_SILENT: &str =
         "TCP connected, but the TLS handshake was not answered in time.";
@@ -66,8 +73,14 @@ pub(super) fn classify(facts: Facts<'_>) -> Verdict {
             verdict(Class::ClientCertificateExpired, detail::OWN_EXPIRED)
         }
         Ending::NoAddress => plain(Class::DnsFailure),
+        Ending::Denied(Denied::ByAgent) => verdict(Class::EgressDenied, detail::DENIED_BY_AGENT),
+        Ending::Denied(Denied::ByDestination) => {
+            verdict(Class::EgressDenied, detail::DENIED_BY_DESTINATION)
+        }
         Ending::Refused => plain(Class::ConnectionRefused),
         Ending::Unreachable => verdict(Class::ConnectionTimeout, detail::UNREACHABLE),
+        Ending::ProxyUnreachable => verdict(Class::ConnectionTimeout, detail::PROXY_UNREACHABLE),
+        Ending::ProxyRefused => verdict(Class::ConnectionTimeout, detail::PROXY_REFUSED),
         Ending::ConnectTimeout => plain(Class::ConnectionTimeout),
         Ending::ConnectFailed => plain(Class::ConnectionLost),
         Ending::HandshakeTimeout => verdict(Class::ConnectionTimeout, detail::HANDSHAKE_SILENT),
@@ -240,6 +253,10 @@ mod tests {
             ),
             (Ending::NoAddress, Class::DnsFailure),
             (Ending::Refused, Class::ConnectionRefused),
+            (Ending::Denied(Denied::ByAgent), Class::EgressDenied),
+            (Ending::Denied(Denied::ByDestination), Class::EgressDenied),
+            (Ending::ProxyUnreachable, Class::ConnectionTimeout),
+            (Ending::ProxyRefused, Class::ConnectionTimeout),
             (Ending::Unreachable, Class::ConnectionTimeout),
             (Ending::ConnectTimeout, Class::ConnectionTimeout),
             (Ending::ConnectFailed, Class::ConnectionLost),

@@ -21,8 +21,13 @@ use rustls::{
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{
-    connector::Connector, prepare_error::PrepareError, progress::Payload, resolver::Resolver,
-    sessions::Sessions, verifier::Verifier,
+    connector::{ConnectPolicy, Connector},
+    dial::Dialler,
+    prepare_error::PrepareError,
+    progress::Payload,
+    resolver::Resolver,
+    sessions::Sessions,
+    verifier::Verifier,
 };
 use crate::metrics::Metrics;
 
@@ -46,6 +51,7 @@ pub(super) type Client = legacy::Client<Connector, Payload>;
 pub(super) fn build(
     bundle: &Bundle,
     presented: PresentedCertificate,
+    dialler: Dialler,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 ) -> Result<Client, PrepareError> {
@@ -61,7 +67,11 @@ pub(super) fn build(
         .with_client_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let sessions = Sessions::new(clock);
-    let connector = Connector::new(config, sessions, bundle.mtls_enforcement, metrics);
+    let policy = ConnectPolicy {
+        enforcement: bundle.mtls_enforcement,
+        allowed_ranges: bundle.allowed_ranges.clone(),
+    };
+    let connector = Connector::new(dialler, config, sessions, policy, metrics);
     Ok(legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())

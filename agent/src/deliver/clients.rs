@@ -1,4 +1,4 @@
-//! The cache of clients: bundles that need the same certificate, trust and policy share one, above
+//! The cache of clients: bundles that need the same certificate, trust and policies share one, above
 //! all a destination's next bundle that changes neither. A client goes when no bundle uses it.
 
 use std::{
@@ -7,6 +7,7 @@ use std::{
 };
 
 use countersign_shared::{
+    address_range::AddressRange,
     bundle::{Bundle, MinimumTls, MtlsEnforcement},
     digest::sha256,
     outcome::PresentedCertificate,
@@ -16,6 +17,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     client::{Client, build},
+    dial::Dialler,
     prepare_error::PrepareError,
 };
 use crate::metrics::Metrics;
@@ -28,21 +30,25 @@ struct Key {
     trust: [u8; 32],
     minimum_tls: MinimumTls,
     enforcement: MtlsEnforcement,
+    /// A connection that is open is not judged again.
+    allowed_ranges: Vec<AddressRange>,
 }
 
 /// Clients that are in use.
 #[derive(Debug)]
 pub struct Clients {
     cache: Mutex<HashMap<Key, Weak<Client>>>,
+    dialler: Dialler,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
 impl Clients {
-    /// An empty cache.
-    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    /// An empty cache of clients that reach out by `dialler`.
+    pub fn new(dialler: Dialler, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
             cache: Mutex::default(),
+            dialler,
             clock,
             metrics,
         }
@@ -60,6 +66,7 @@ impl Clients {
             trust: digest(&bundle.server_cas),
             minimum_tls: bundle.minimum_tls,
             enforcement: bundle.mtls_enforcement,
+            allowed_ranges: bundle.allowed_ranges.clone(),
         };
         // A client that is only half made is never in the map.
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +74,8 @@ impl Clients {
             return Ok(client);
         }
         let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
-        let client = Arc::new(build(bundle, presented, clock, metrics)?);
+        let dialler = self.dialler.clone();
+        let client = Arc::new(build(bundle, presented, dialler, clock, metrics)?);
         cache.retain(|_, client| client.strong_count() > 0);
         cache.insert(key, Arc::downgrade(&client));
         Ok(client)

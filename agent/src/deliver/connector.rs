@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use countersign_shared::bundle::MtlsEnforcement;
+use countersign_shared::{address_range::AddressRange, bundle::MtlsEnforcement};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, client::Resumption};
@@ -24,7 +24,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     alert::{alert_in, tls_error},
-    dial::{DialFailure, dial},
+    dial::{DialFailure, Dialler},
     facts::{TlsFailure, tls_failure},
     handshake::{CURRENT, Handshake},
     progress::{ATTEMPT, Progress, Step},
@@ -41,10 +41,20 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Connector(Arc<Shared>);
 
 struct Shared {
+    dialler: Dialler,
     config: ClientConfig,
     sessions: Arc<Sessions>,
-    enforcement: MtlsEnforcement,
+    policy: ConnectPolicy,
     metrics: Arc<Metrics>,
+}
+
+/// What a destination demands of its connections, beyond TLS.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectPolicy {
+    /// What to do when no client certificate is asked for.
+    pub(super) enforcement: MtlsEnforcement,
+    /// Where its addresses have to lie.
+    pub(super) allowed_ranges: Vec<AddressRange>,
 }
 
 /// Why there is no connection.
@@ -72,15 +82,17 @@ impl Connector {
     /// `config` decides whom to trust and what to present; its session store is replaced by
     /// `sessions`.
     pub(super) fn new(
+        dialler: Dialler,
         config: ClientConfig,
         sessions: Sessions,
-        enforcement: MtlsEnforcement,
+        policy: ConnectPolicy,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self(Arc::new(Shared {
+            dialler,
             config,
             sessions: Arc::new(sessions),
-            enforcement,
+            policy,
             metrics,
         }))
     }
@@ -107,14 +119,15 @@ impl Shared {
         let Ok(name) = ServerName::try_from(host.to_owned()) else {
             return Err(failed(ConnectFailure::Dial(DialFailure::NoAddress)));
         };
-        let dialled = dial(host, port).await;
+        let ranges = &self.policy.allowed_ranges;
+        let dialled = self.dialler.dial(host, port, ranges).await;
         let dialled = dialled.map_err(|failure| failed(ConnectFailure::Dial(failure)))?;
         handshake.connected(dialled.peer.to_string(), dialled.resolve, dialled.connect);
         reached(Step::ShakingHands);
         let stream = self.shake_hands(name, dialled.stream, &handshake).await;
         let stream = stream.map_err(&failed)?;
         self.metrics.connections_opened.inc();
-        if self.enforcement == MtlsEnforcement::Refuse && !handshake.was_requested() {
+        if self.policy.enforcement == MtlsEnforcement::Refuse && !handshake.was_requested() {
             return Err(failed(ConnectFailure::NotEnforced));
         }
         reached(Step::Ready);

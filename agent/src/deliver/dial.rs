@@ -1,12 +1,26 @@
-//! From a host and a port to a TCP connection: resolve, then every address in turn. This is the one
-//! place where the agent reaches out to receivers, so whatever limits where it may go belongs here.
+//! From a host and a port to a TCP connection: resolve, leave out what the agent may not connect to,
+//! then every address in turn, by the operator's proxy where there is one. This is the one place
+//! where the agent reaches out to receivers, so the egress policy is applied here, to the very
+//! addresses that are dialled.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+use countersign_shared::address_range::AddressRange;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::{Instant, timeout_at},
 };
+
+use super::{
+    lookup::{Resolve, SystemResolver},
+    tunnel,
+};
+use crate::egress::{Denied, Egress, Policy, Proxy, ProxyAddress};
 
 /// How long name resolution and connecting may take together. The attempt's own timeout may end it
 /// sooner.
@@ -16,10 +30,18 @@ const LEAST_EACH: Duration = Duration::from_millis(250);
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
+/// Reaches out to receivers, as the agent's egress configuration says.
+#[derive(Debug, Clone)]
+pub struct Dialler {
+    egress: Arc<Egress>,
+    resolver: Arc<dyn Resolve>,
+}
+
 /// A TCP connection and how it came about.
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) stream: TcpStream,
+    /// The receiver's address, at the other end of the tunnel where there is a proxy.
     pub(super) peer: SocketAddr,
     pub(super) resolve: Duration,
     pub(super) connect: Duration,
@@ -30,46 +52,138 @@ pub(super) struct Dialled {
 pub(super) enum DialFailure {
     /// The name has no address, or the resolver does not answer.
     NoAddress,
+    /// It has, and none that the agent may connect to.
+    Denied(Denied),
     /// Nothing listens.
     Refused,
     /// No answer in time.
     Timeout,
     /// No way there.
     Unreachable,
+    /// The proxy does not answer.
+    ProxyUnreachable,
+    /// The proxy answers and opens no connection.
+    ProxyRefused,
     /// Anything else.
     Other,
 }
 
-/// Connects to the first address of `host` that takes the connection.
-///
-/// # Errors
-/// [`DialFailure`]: of several, the one that tells most.
-pub(super) async fn dial(host: &str, port: u16) -> Result<Dialled, DialFailure> {
-    let started = Instant::now();
-    let deadline = started + BUDGET;
-    let found = timeout_at(deadline, lookup_host((host, port))).await;
-    let addresses: Vec<SocketAddr> = match found {
-        Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES).collect(),
-        Ok(Err(_)) | Err(_) => Vec::new(),
-    };
-    let resolve = started.elapsed();
-    let connecting = Instant::now();
-    let mut failure = DialFailure::NoAddress;
-    for (at, peer) in addresses.iter().enumerate() {
-        let until = share(Instant::now(), deadline, addresses.len() - at);
-        match connect(*peer, until).await {
-            Ok(stream) => {
-                return Ok(Dialled {
-                    stream,
-                    peer: *peer,
-                    resolve,
-                    connect: connecting.elapsed(),
-                });
+impl Dialler {
+    /// With the operating system's resolver.
+    pub fn new(egress: Egress) -> Self {
+        Self::with_resolver(egress, Arc::new(SystemResolver))
+    }
+
+    /// With another resolver.
+    pub fn with_resolver(egress: Egress, resolver: Arc<dyn Resolve>) -> Self {
+        let egress = Arc::new(egress);
+        Self { egress, resolver }
+    }
+
+    /// Connects to the first address of `host` that may be connected to, for a destination with
+    /// these `ranges`, and takes the connection. The name is resolved once, and what was judged is
+    /// what is dialled.
+    ///
+    /// # Errors
+    /// [`DialFailure`]: of several, the one that tells most.
+    pub(super) async fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        ranges: &[AddressRange],
+    ) -> Result<Dialled, DialFailure> {
+        let started = Instant::now();
+        let deadline = started + BUDGET;
+        let found = self.resolve(host, port, deadline).await;
+        let resolve = started.elapsed();
+        let addresses = permitted(&self.egress.policy, ranges, host, &found)?;
+        let connecting = Instant::now();
+        let mut failure = DialFailure::NoAddress;
+        for (at, peer) in addresses.iter().enumerate() {
+            let until = share(Instant::now(), deadline, addresses.len() - at);
+            match self.connect(*peer, until).await {
+                Ok(stream) => {
+                    return Ok(Dialled {
+                        stream,
+                        peer: *peer,
+                        resolve,
+                        connect: connecting.elapsed(),
+                    });
+                }
+                Err(next) => failure = telling(failure, next),
             }
-            Err(next) => failure = telling(failure, next),
+        }
+        Err(failure)
+    }
+
+    /// The addresses of a host; none when the resolver fails or is late.
+    async fn resolve(&self, host: &str, port: u16, until: Instant) -> Vec<SocketAddr> {
+        let found = timeout_at(until, self.resolver.resolve(host, port)).await;
+        found.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// To an address that was judged: directly, or by the proxy.
+    async fn connect(&self, peer: SocketAddr, until: Instant) -> Result<TcpStream, DialFailure> {
+        let Some(proxy) = &self.egress.proxy else {
+            return connect(peer, until).await;
+        };
+        let tcp = self.connect_to_proxy(proxy, until).await?;
+        match timeout_at(until, tunnel::open(proxy, tcp, peer)).await {
+            Ok(opened) => opened.map_err(|tunnel::Refused| DialFailure::ProxyRefused),
+            Err(_) => Err(DialFailure::Timeout),
         }
     }
-    Err(failure)
+
+    /// The proxy's address is the operator's word and not judged.
+    async fn connect_to_proxy(
+        &self,
+        proxy: &Proxy,
+        until: Instant,
+    ) -> Result<TcpStream, DialFailure> {
+        let ProxyAddress { host, port, .. } = &proxy.address;
+        let found = self.resolve(host, *port, until).await;
+        for (at, address) in found.iter().enumerate() {
+            let until = share(Instant::now(), until, found.len() - at);
+            if let Ok(stream) = connect(*address, until).await {
+                return Ok(stream);
+            }
+        }
+        tracing::warn!(host, port, "the proxy (egress.proxy) can't be reached");
+        Err(DialFailure::ProxyUnreachable)
+    }
+}
+
+/// Those of the addresses that were found which the agent may connect to, as they are dialled.
+fn permitted(
+    policy: &Policy,
+    ranges: &[AddressRange],
+    host: &str,
+    found: &[SocketAddr],
+) -> Result<Vec<SocketAddr>, DialFailure> {
+    let mut failure = DialFailure::NoAddress;
+    let mut permitted = Vec::new();
+    for address in found {
+        match policy.judge(address.ip(), ranges) {
+            Ok(()) => permitted.push(as_dialled(*address)),
+            Err(denied) => {
+                tracing::info!(host, address = %address.ip(), ?denied, "may not be connected to");
+                failure = telling(failure, DialFailure::Denied(denied));
+            }
+        }
+    }
+    permitted.truncate(MAX_ADDRESSES);
+    if permitted.is_empty() {
+        return Err(failure);
+    }
+    Ok(permitted)
+}
+
+/// An IPv4-mapped IPv6 address as the IPv4 address that was judged.
+fn as_dialled(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
+        IpAddr::V6(_) => address,
+    }
 }
 
 /// Until when one address may take, with `left` still to try: its share of what is left.
@@ -105,11 +219,15 @@ fn failure(error: &io::Error) -> DialFailure {
 /// Of two failures the one that tells more of the receiver.
 fn telling(before: DialFailure, next: DialFailure) -> DialFailure {
     let rank = |failure| match failure {
-        DialFailure::Refused => 4,
-        DialFailure::Timeout => 3,
-        DialFailure::Other => 2,
-        DialFailure::Unreachable => 1,
-        DialFailure::NoAddress => 0,
+        DialFailure::Refused => 7,
+        DialFailure::Timeout => 6,
+        DialFailure::ProxyRefused => 5,
+        DialFailure::ProxyUnreachable => 4,
+        DialFailure::Other => 3,
+        DialFailure::Unreachable => 2,
+        // What only the destination denies is nearer to what somebody wants.
+        DialFailure::Denied(Denied::ByDestination) => 1,
+        DialFailure::Denied(Denied::ByAgent) | DialFailure::NoAddress => 0,
     };
     if rank(next) >= rank(before) {
         next
@@ -119,39 +237,4 @@ fn telling(before: DialFailure, next: DialFailure) -> DialFailure {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_listener_is_found_and_a_closed_port_refuses() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        // "localhost" may have ::1 as its first address, where nothing listens.
-        let dialled = dial("localhost", address.port()).await.unwrap();
-        assert_eq!(dialled.peer, address);
-        drop(listener);
-        let failure = dial("127.0.0.1", address.port()).await.unwrap_err();
-        assert_eq!(failure, DialFailure::Refused);
-    }
-
-    #[tokio::test]
-    async fn a_name_without_address_says_so() {
-        let failure = dial("nothing.invalid", 443).await.unwrap_err();
-        assert_eq!(failure, DialFailure::NoAddress);
-    }
-
-    #[test]
-    fn addresses_share_the_time_that_is_left() {
-        let now = Instant::now();
-        let deadline = now + Duration::from_secs(12);
-        assert_eq!(share(now, deadline, 3), now + Duration::from_secs(4));
-        assert_eq!(share(now, deadline, 1), deadline);
-        assert_eq!(share(deadline, deadline, 1), deadline);
-        assert_eq!(
-            telling(DialFailure::Refused, DialFailure::Unreachable),
-            DialFailure::Refused
-        );
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@
 use countersign_shared::outcome::HandshakeRecord;
 use rustls::{CertificateError, Error, InvalidMessage, PeerIncompatible};
 
+use crate::egress::Denied;
+
 /// The evidence of one attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
@@ -22,10 +24,16 @@ pub(super) enum Ending {
     OwnCertificateExpired,
     /// The host has no address.
     NoAddress,
+    /// The host has addresses, and none that the agent may connect to.
+    Denied(Denied),
     /// Nothing listens.
     Refused,
     /// No way to the address.
     Unreachable,
+    /// The operator's proxy does not answer.
+    ProxyUnreachable,
+    /// The operator's proxy opened no connection.
+    ProxyRefused,
     /// TCP did not connect in time.
     ConnectTimeout,
     /// TCP could not connect for another reason.

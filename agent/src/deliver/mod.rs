@@ -4,7 +4,8 @@
 //! Downwards: `lanes` queue the jobs of each destination and run its attempts; `attempt` is one of
 //! them, from `sign` to `classify`; `prepared` is a bundle ready for use with its `client` from the
 //! cache in `clients`; a client's `connector` dials, shakes hands and records both in a
-//! `handshake`, with the help of `verifier`, `resolver`, `sessions` and `stream`.
+//! `handshake`, with the help of `verifier`, `resolver`, `sessions` and `stream`. `dial` judges every
+//! address that `lookup` finds before it connects to it, directly or by a `tunnel`.
 
 mod alert;
 mod attempt;
@@ -19,6 +20,7 @@ mod handshake;
 mod in_hand;
 mod lane;
 mod lanes;
+mod lookup;
 mod prepare_error;
 mod prepared;
 mod progress;
@@ -28,11 +30,14 @@ mod retry_after;
 mod sessions;
 mod sign;
 mod stream;
+mod tunnel;
 mod verifier;
 
 pub use self::{
     clients::Clients,
+    dial::Dialler,
     lanes::{Activation, Lanes, Parts},
+    lookup::{Lookup, Resolve, SystemResolver},
     prepare_error::PrepareError,
     prepared::Prepared,
 };

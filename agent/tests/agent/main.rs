@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod deliver;
+mod egress;
 mod enrollment;
 mod lanes;
 mod session;

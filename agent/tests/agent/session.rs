@@ -25,7 +25,7 @@ use prost::Message as _;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::support::{
-    bench::{bundle, destination},
+    bench::{bundle, destination, loopback},
     control_plane::{ControlPlane, Session},
     pki::Authority,
     receiver::{Clients, Receiver, Setup, answer},
@@ -141,6 +141,7 @@ fn config(data_dir: &Path) -> Config {
         listen_http: Some("127.0.0.1:0".parse().unwrap()),
         max_jobs: 100,
         max_bytes: 1 << 20,
+        egress: loopback(),
         log_format: LogFormat::Human,
         log_filter: "info".into(),
         shutdown_deadline: Duration::from_secs(10),

@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use countersign_agent::{
-    deliver::{Activation, Clients, Lanes, Parts, PrepareError, Prepared},
+    deliver::{Activation, Clients, Dialler, Lanes, Parts, PrepareError, Prepared},
+    egress::{Egress, Policy},
     journal::{self, Journal, Outbox},
     metrics::Metrics,
 };
@@ -68,12 +69,31 @@ pub(crate) fn bundle(url: &str, client: &Leaf, server_cas: Vec<CertificateDer<'s
     }
 }
 
+/// Lets an agent connect to the receivers of these tests.
+pub(crate) fn loopback() -> Egress {
+    Egress {
+        policy: Policy {
+            allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            deny: Vec::new(),
+        },
+        proxy: None,
+    }
+}
+
 impl Bench {
     pub(crate) fn new() -> Self {
         Self::at(Arc::new(SystemClock))
     }
 
     pub(crate) fn at(clock: Arc<dyn Clock>) -> Self {
+        Self::with(clock, Dialler::new(loopback()))
+    }
+
+    pub(crate) fn reaching(dialler: Dialler) -> Self {
+        Self::with(Arc::new(SystemClock), dialler)
+    }
+
+    fn with(clock: Arc<dyn Clock>, dialler: Dialler) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (tasks, _failures) = Tasks::new();
         let metrics = Arc::new(Metrics::default());
@@ -91,7 +111,7 @@ impl Bench {
         Self {
             lanes,
             outbox,
-            clients: Clients::new(Arc::clone(&clock), Arc::clone(&metrics)),
+            clients: Clients::new(dialler, Arc::clone(&clock), Arc::clone(&metrics)),
             tasks,
             clock,
             metrics,

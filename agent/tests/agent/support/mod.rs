@@ -3,4 +3,5 @@
 pub(crate) mod bench;
 pub(crate) mod control_plane;
 pub(crate) mod pki;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
