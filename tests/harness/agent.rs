@@ -18,6 +18,9 @@ pub struct Agent {
     process: Process,
 }
 
+/// Lets an agent connect to the receivers of the stories, which are all on loopback.
+const LOOPBACK: [&str; 2] = ["--egress-allow", "127.0.0.0/8"];
+
 /// Enrolls an agent as `name`, with the token on standard input.
 pub fn enroll(data_dir: &Path, control_plane: &str, token: &str, name: &str) -> Finished {
     let mut command = Command::new(tools::countersign());
@@ -31,8 +34,14 @@ pub fn enroll(data_dir: &Path, control_plane: &str, token: &str, name: &str) -> 
 }
 
 impl Agent {
-    /// Starts the agent that was enrolled in `data_dir`, with `flags`; its log is in `work`.
+    /// Starts the agent that was enrolled in `data_dir`, with `flags` and with leave to connect to
+    /// loopback; its log is in `work`.
     pub fn start(work: &Path, data_dir: &Path, flags: &[&str]) -> Self {
+        Self::start_alone(work, data_dir, &[&LOOPBACK, flags].concat())
+    }
+
+    /// As [`Agent::start`], with `flags` alone: it connects to public addresses.
+    pub fn start_alone(work: &Path, data_dir: &Path, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self {
             process: Process::start(command(data_dir, &flags), "agent", work),

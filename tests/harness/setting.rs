@@ -89,22 +89,37 @@ impl Setting {
         self.folder.join(name)
     }
 
-    /// Enrolls an agent, starts it with `flags` and waits until it is connected.
+    /// Enrolls an agent, starts it with `flags` and with leave to connect to loopback, and waits
+    /// until it is connected.
     ///
     /// # Panics
     /// When enrolling fails.
     pub fn agent(&self, name: &str, flags: &[&str]) -> Agent {
+        let data_dir = self.enrolled(name);
+        let agent = Agent::start(&self.folder, &data_dir, flags);
+        self.wait_until_connected(name);
+        agent
+    }
+
+    /// Enrolls an agent; gives its data directory.
+    ///
+    /// # Panics
+    /// When enrolling fails.
+    pub fn enrolled(&self, name: &str) -> PathBuf {
         let data_dir = self.agent_data_dir(name);
         let token = self.join_token(&format!("for-{name}"));
         let enrolled = enroll(&data_dir, &self.control_plane.agents_url(), &token, name);
         assert!(enrolled.status.success(), "enroll: {enrolled:?}");
-        let agent = Agent::start(&self.folder, &data_dir, flags);
+        data_dir
+    }
+
+    /// Waits until the agent `name` is connected.
+    pub fn wait_until_connected(&self, name: &str) {
         let request = json!({"name": format!("agents/{name}")});
         wait_until("the agent to be connected", PATIENCE, || {
             let method = "AgentAdministrationService/GetAgent";
             (self.api().ok(method, &request)["agent"]["connected"] == true).then_some(())
         });
-        agent
     }
 
     /// Submits `payload` to `destination`; gives the delivery's resource name.

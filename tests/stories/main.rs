@@ -17,5 +17,6 @@ mod floors;
 mod no_secret_in_plain;
 mod nothing_accepted_is_lost_after_kill_9;
 mod operators_help_deliveries_by_hand;
+mod private_addresses_are_refused;
 mod the_harness_itself;
 mod wrong_kek_changes_nothing;

@@ -39,6 +39,11 @@ pub(crate) async fn start(system: &mut System, plane: &ControlPlane) -> Result<(
         "run".into(),
         "--data-dir".into(),
         system.directory.agent(name.id()).into(),
+        // The demonstration's receiver is on this host; an agent connects to public addresses.
+        "--egress-allow".into(),
+        "127.0.0.0/8".into(),
+        "--egress-allow".into(),
+        "::1/128".into(),
     ];
     let log = system.directory.log(LOG);
     system.agent = Some(Child::start("agent", arguments, &log)?);
