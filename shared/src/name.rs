@@ -199,6 +199,12 @@ impl DestinationName {
         self.part(1)
     }
 
+    /// The account's resource name.
+    pub fn account_name(&self) -> AccountName {
+        // An id already: every constructor has checked it.
+        AccountName(Id(self.account().into()))
+    }
+
     /// The destination's id.
     pub fn destination(&self) -> &str {
         self.part(3)
