@@ -16,8 +16,9 @@ use super::{
     violations::{Violations, name},
 };
 use crate::{
-    destinations::Destinations,
-    model::{Destination, DestinationState, RequestKey},
+    ca::ClientNames,
+    destinations::{Destinations, ReceiverConfiguration, ServerKind, receiver_configuration},
+    model::{AuthorityOwner, Destination, DestinationState, RequestKey},
 };
 
 /// How long older signing secrets are used unless told, and at most.
@@ -199,6 +200,26 @@ impl DestinationService for DestinationApi {
         }))
     }
 
+    async fn get_receiver_configuration(
+        &self,
+        request: Request<v1::GetReceiverConfigurationRequest>,
+    ) -> Result<Response<v1::GetReceiverConfigurationResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let name = violations.parse::<DestinationName>("name", &request.name);
+        let kind = server_kind(&mut violations, request.server_kind);
+        let (name, kind) = violations.finish(name.zip(kind))?;
+        let (configuration, names) = self.configuration(&name, kind).await?;
+        Ok(Response::new(v1::GetReceiverConfigurationResponse {
+            configuration: configuration.text,
+            trust_anchor_pem: configuration.trust_anchor_pem,
+            trust_anchor_file: configuration.trust_anchor_file,
+            steps: configuration.steps,
+            expected_common_name: names.common_name,
+            expected_uri: names.uri,
+        }))
+    }
+
     async fn reveal_signing_secret(
         &self,
         request: Request<v1::RevealSigningSecretRequest>,
@@ -219,6 +240,21 @@ impl DestinationService for DestinationApi {
 }
 
 impl DestinationApi {
+    async fn configuration(
+        &self,
+        name: &DestinationName,
+        kind: ServerKind,
+    ) -> Result<(ReceiverConfiguration, ClientNames), Status> {
+        let store = &self.0.store;
+        store.destination(name).await.map_err(status::store)?;
+        let owner = AuthorityOwner::Account(name.account_name());
+        let authorities = store.authorities(&owner).await.map_err(status::store)?;
+        let anchors: Vec<_> = authorities.into_iter().map(|it| it.anchor).collect();
+        let names = ClientNames::dedicated(&self.0.trust_domain, name);
+        let made = receiver_configuration(kind, name, &names, &anchors);
+        Ok((made.map_err(status::receiver_configuration)?, names))
+    }
+
     async fn set_state(
         &self,
         text: &str,
@@ -232,6 +268,31 @@ impl DestinationApi {
             .map_err(status::store)?;
         Ok(to_wire(&changed))
     }
+}
+
+fn server_kind(violations: &mut Violations, wire: i32) -> Option<ServerKind> {
+    let kind = match v1::ServerKind::try_from(wire) {
+        Ok(v1::ServerKind::Nginx) => ServerKind::Nginx,
+        Ok(v1::ServerKind::Haproxy) => ServerKind::HaProxy,
+        Ok(v1::ServerKind::Apache) => ServerKind::Apache,
+        Ok(v1::ServerKind::Caddy) => ServerKind::Caddy,
+        Ok(v1::ServerKind::Envoy) => ServerKind::Envoy,
+        Ok(v1::ServerKind::AwsAlb) => ServerKind::AwsAlb,
+        Ok(v1::ServerKind::GoogleCloud) => ServerKind::GoogleCloud,
+        Ok(v1::ServerKind::Cloudflare) => ServerKind::Cloudflare,
+        Ok(v1::ServerKind::Unspecified) => {
+            violations.add(
+                "server_kind",
+                "is required: say what ends TLS at the receiver",
+            );
+            return None;
+        }
+        Err(_) => {
+            violations.add("server_kind", "is not a known kind of server");
+            return None;
+        }
+    };
+    Some(kind)
 }
 
 /// `…/signingSecrets/{version}`; `-` is the newest.

@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    agents::EnrollError, ca::CaError, deliveries::SubmitError, store::StoreError, vault::VaultError,
+    agents::EnrollError, ca::CaError, deliveries::SubmitError,
+    destinations::ReceiverConfigurationError, store::StoreError, vault::VaultError,
 };
 
 /// Domain of every `google.rpc.ErrorInfo`.
@@ -102,6 +103,11 @@ pub(super) fn enroll(error: EnrollError) -> Status {
         EnrollError::NameTaken(_) => status(Code::AlreadyExists, "AGENT_EXISTS", message),
         EnrollError::Ca(error) => ca(error),
     }
+}
+
+pub(super) fn receiver_configuration(error: ReceiverConfigurationError) -> Status {
+    // Ids and the trust domain were checked when they came in.
+    internal(&error)
 }
 
 /// The reason of a status that [`status`] made.

@@ -1,5 +1,7 @@
 //! Destinations: made whole (first client certificate, first signing secret), changed with everybody
-//! who must know being told.
+//! who must know being told; and what their receivers install.
+
+mod receiver_configuration;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +23,10 @@ use crate::{
     signals::{Changes, Wake},
     store::{NewDestination, Store, StoreError},
     vault::{Record, ScopeKey, Vault},
+};
+
+pub use receiver_configuration::{
+    ReceiverConfiguration, ReceiverConfigurationError, ServerKind, receiver_configuration,
 };
 
 /// How often expired secrets are looked for.
