@@ -21,7 +21,7 @@ use super::{
     classify::classify,
     connector::{ConnectError, ConnectFailure},
     dial::DialFailure,
-    facts::{Ending, Facts},
+    facts::{Ending, Facts, OwnCertificate, Validity},
     handshake::Handshake,
     prepared::Prepared,
     progress::{ATTEMPT, Payload, Progress, Step},
@@ -72,7 +72,8 @@ pub(super) async fn attempt(
         total: Some(started.elapsed()),
         ..AttemptTimings::default()
     };
-    exchange.into_outcome(job, started_at, timings)
+    let validity = Validity::at(clock.now(), bundle.not_before, bundle.not_after);
+    exchange.into_outcome(job, started_at, timings, validity)
 }
 
 /// The outcome of a job that is given back without an attempt.
@@ -191,6 +192,7 @@ impl Exchange {
         job: &LeasedJob,
         started_at: Timestamp,
         mut timings: AttemptTimings,
+        validity: Validity,
     ) -> Outcome {
         timings.response = self.response;
         if let Some(handshake) = self.handshake.as_ref().filter(|_| self.first_use) {
@@ -204,6 +206,10 @@ impl Exchange {
             ending: self.ending,
             record: record.as_ref(),
             accepted: self.handshake.as_ref().is_some_and(|it| it.has_ticket()),
+            own: OwnCertificate {
+                validity,
+                issuer_named: self.handshake.as_ref().and_then(|it| it.issuer_named()),
+            },
         });
         Outcome {
             delivery: job.lease.delivery,

@@ -4,10 +4,16 @@
 //! Mind that in TLS 1.3 the handshake is complete on our side before the receiver has judged our
 //! certificate: the same refusal can come as an alert on the first read, or as a closed connection.
 //! And nginx says it with a page of status 400.
+//!
+//! What a receiver says is its view. Where it does not say why it refused, what we know of our own
+//! certificate decides: our clock, and whether the receiver named our authority when it asked.
 
 use countersign_shared::{class::FailureClass, outcome::HandshakeRecord};
 
-use super::facts::{Ending, Facts, Page, ServerProblem, TlsFailure};
+use super::{
+    detail,
+    facts::{Ending, Facts, OwnCertificate, Page, ServerProblem, TlsFailure, Validity},
+};
 use crate::egress::Denied;
 
 /// What an attempt ended in.
@@ -17,50 +23,6 @@ pub(super) struct Verdict {
     /// The receiver did not ask for the client certificate and got the payload all the same.
     pub(super) mtls_not_enforced: bool,
     pub(super) detail: &'static str,
-}
-
-/// Texts that say more than the class.
-pub(super) mod detail {
-    pub(in super::super) const NONE: &str = "";
-    pub(in super::super) const OWN_EXPIRED: &str =
-        "The agent's copy of the client certificate has expired; nothing was sent.";
-    pub(in super::super) const RECEIVER_SAYS_EXPIRED: &str = "The certificate is within its validity by the agent's clock: the receiver's clock may be \
-         wrong, or its revocation list stale.";
-    pub(in super::super) const BAD_CERTIFICATE: &str = "The alert does not say why: usually the receiver does not have the trust anchor, or takes the \
-         certificate to be not yet valid.";
-    pub(in super::super) const REFUSED_WITH_ALERT: &str =
-        "The receiver sent an alert after the certificate was presented; see the handshake record.";
-    pub(in super::super) const REFUSED_SILENTLY: &str = "The receiver closed the new connection right after the certificate was presented, without an \
-         alert or an answer.";
-    pub(in super::super) const NGINX_ERROR: &str = "The receiver's page says 'The SSL certificate error': it does not have the trust anchor, or \
-         holds the certificate to be expired or revoked; its error log says which.";
-    pub(in super::super) const NGINX_MISSING: &str =
-        "The receiver's page says 'No required SSL certificate was sent'.";
-    pub(in super::super) const NOT_ASKED: &str =
-        "The receiver sent no CertificateRequest in the handshake.";
-    pub(in super::super) const NOT_YET_VALID: &str =
-        "The server certificate is not yet valid by the agent's clock.";
-    pub(in super::super) const WRONG_PURPOSE: &str =
-        "The server certificate is not for servers (extended key usage).";
-    pub(in super::super) const UNUSABLE: &str =
-        "The server certificate is malformed or signed with an algorithm that is not accepted.";
-    pub(in super::super) const NOTHING_IN_COMMON: &str = "The receiver shares no cipher suite, key exchange group or signature algorithm with the agent.";
-    pub(in super::super) const NOT_TLS: &str = "What listens at the port does not speak TLS.";
-    pub(in super::super) const CLOSED_EARLY: &str =
-        "The receiver closed the connection during the handshake.";
-    pub(in super::super) const ALERT: &str =
-        "The receiver sent an alert; see the handshake record.";
-    pub(in super::super) const DENIED_BY_AGENT: &str =
-        "The agent's configuration (egress.allow, egress.deny) permits no address of the host.";
-    pub(in super::super) const DENIED_BY_DESTINATION: &str = "No address of the host that the agent may connect to is in allowed_ranges of the destination.";
-    pub(in super::super) const PROXY_UNREACHABLE: &str =
-        "The agent's proxy (egress.proxy) can't be reached.";
-    pub(in super::super) const PROXY_REFUSED: &str = "The agent's proxy (egress.proxy) opened no connection to the receiver; the agent's log says why.";
-    pub(in super::super) const UNREACHABLE: &str = "There is no route to the address.";
-    pub(in super::super) const HANDSHAKE_SILENT: &str =
-        "TCP connected, but the TLS handshake was not answered in time.";
-    pub(in super::super) const CUT: &str = "The connection broke in the middle of the answer.";
-    pub(in super::super) const NOT_HTTP: &str = "The answer is not HTTP.";
 }
 
 /// Judges the evidence of one attempt.
@@ -84,13 +46,13 @@ pub(super) fn classify(facts: Facts<'_>) -> Verdict {
         Ending::ConnectTimeout => plain(Class::ConnectionTimeout),
         Ending::ConnectFailed => plain(Class::ConnectionLost),
         Ending::HandshakeTimeout => verdict(Class::ConnectionTimeout, detail::HANDSHAKE_SILENT),
-        Ending::Tls(failure) => handshake_failed(failure, record),
+        Ending::Tls(failure) => handshake_failed(failure, record, facts.own),
         Ending::NotEnforced => verdict(Class::MtlsNotEnforced, detail::NOT_ASKED),
-        Ending::Lost => lost(record, facts.accepted),
+        Ending::Lost => lost(record, facts),
         Ending::AnswerCut => verdict(Class::ConnectionLost, detail::CUT),
         Ending::AnswerTimeout => plain(Class::RequestTimeout),
         Ending::NotHttp => verdict(Class::HttpServerError, detail::NOT_HTTP),
-        Ending::Answered { status, page } => answered(status, page, record),
+        Ending::Answered { status, page } => answered(status, page, record, facts.own),
     }
 }
 
@@ -107,16 +69,16 @@ fn plain(class: FailureClass) -> Verdict {
 }
 
 /// The handshake failed before it was complete on our side.
-fn handshake_failed(failure: TlsFailure, record: &HandshakeRecord) -> Verdict {
+fn handshake_failed(failure: TlsFailure, record: &HandshakeRecord, own: OwnCertificate) -> Verdict {
     use FailureClass as Class;
     match failure {
-        TlsFailure::Alert(number) => alert(number, record),
+        TlsFailure::Alert(number) => alert(number, record, own),
         TlsFailure::Server(problem) => server(problem),
         TlsFailure::Version => plain(Class::TlsVersionUnsupported),
         TlsFailure::Incompatible => verdict(Class::TlsHandshakeFailed, detail::NOTHING_IN_COMMON),
         TlsFailure::NotTls => verdict(Class::TlsHandshakeFailed, detail::NOT_TLS),
         TlsFailure::Closed if record.presented.is_some() => {
-            verdict(Class::ClientCertificateRejected, detail::REFUSED_SILENTLY)
+            unexplained(own, detail::REFUSED_SILENTLY)
         }
         TlsFailure::Closed => verdict(Class::TlsHandshakeFailed, detail::CLOSED_EARLY),
         TlsFailure::Other => plain(Class::TlsHandshakeFailed),
@@ -139,21 +101,16 @@ fn server(problem: ServerProblem) -> Verdict {
 }
 
 /// The receiver sent an alert, in the handshake or (TLS 1.3) after it.
-fn alert(number: u8, record: &HandshakeRecord) -> Verdict {
+fn alert(number: u8, record: &HandshakeRecord, own: OwnCertificate) -> Verdict {
     use FailureClass as Class;
     let asked = record.client_certificate_requested;
     match number {
         44 => plain(Class::ClientCertificateRevoked),
-        45 => verdict(
-            Class::ClientCertificateExpired,
-            detail::RECEIVER_SAYS_EXPIRED,
-        ),
-        48 => plain(Class::ClientCaNotTrusted),
-        42 | 46 if asked => verdict(Class::ClientCaNotTrusted, detail::BAD_CERTIFICATE),
+        45 => expired(own),
+        48 => not_trusted(own),
+        42 | 46 if asked => bad_certificate(own),
         41 | 116 => plain(Class::ClientCertificateRequired),
-        _ if record.presented.is_some() => {
-            verdict(Class::ClientCertificateRejected, detail::REFUSED_WITH_ALERT)
-        }
+        _ if record.presented.is_some() => unexplained(own, detail::REFUSED_WITH_ALERT),
         // Asked for, and our key can't make a signature that the receiver takes.
         40 if asked => plain(Class::ClientCertificateRequired),
         70 => plain(Class::TlsVersionUnsupported),
@@ -161,20 +118,68 @@ fn alert(number: u8, record: &HandshakeRecord) -> Verdict {
     }
 }
 
+/// The receiver says that our certificate has expired. Several say so of one that is not yet valid,
+/// and of any when their own revocation list has expired.
+fn expired(own: OwnCertificate) -> Verdict {
+    use FailureClass as Class;
+    match own.validity {
+        Validity::NotYet => verdict(Class::ClientCertificateRejected, detail::NOT_YET),
+        Validity::Current => verdict(
+            Class::ClientCertificateExpired,
+            detail::RECEIVER_SAYS_EXPIRED,
+        ),
+        Validity::Over => verdict(Class::ClientCertificateExpired, detail::ENDED),
+    }
+}
+
+/// The receiver says that it does not know our authority.
+fn not_trusted(own: OwnCertificate) -> Verdict {
+    let detail = match own.issuer_named {
+        Some(true) => detail::ISSUER_NAMED_YET_UNKNOWN,
+        Some(false) => detail::ISSUER_NOT_NAMED,
+        None => detail::NONE,
+    };
+    verdict(FailureClass::ClientCaNotTrusted, detail)
+}
+
+/// The receiver says that our certificate is bad: most often it lacks the trust anchor.
+fn bad_certificate(own: OwnCertificate) -> Verdict {
+    match (own.validity, own.issuer_named) {
+        (Validity::Current, None) => {
+            verdict(FailureClass::ClientCaNotTrusted, detail::BAD_CERTIFICATE)
+        }
+        _ => unexplained(own, detail::BAD_CERTIFICATE),
+    }
+}
+
+/// The receiver refused our certificate and did not say why: what do we know of it ourselves?
+fn unexplained(own: OwnCertificate, otherwise: &'static str) -> Verdict {
+    use FailureClass as Class;
+    match (own.validity, own.issuer_named) {
+        (Validity::Over, _) => verdict(Class::ClientCertificateExpired, detail::ENDED),
+        (Validity::NotYet, _) => verdict(Class::ClientCertificateRejected, detail::NOT_YET),
+        (_, Some(false)) => verdict(Class::ClientCaNotTrusted, detail::ISSUER_NOT_NAMED),
+        (_, Some(true)) => verdict(Class::ClientCertificateRejected, detail::ISSUER_NAMED),
+        (_, None) => verdict(Class::ClientCertificateRejected, otherwise),
+    }
+}
+
 /// The connection broke before an answer began.
-fn lost(record: &HandshakeRecord, accepted: bool) -> Verdict {
+fn lost(record: &HandshakeRecord, facts: Facts<'_>) -> Verdict {
     use FailureClass as Class;
     let fresh = !record.connection_reused;
     // In TLS 1.2 a complete handshake means that the receiver has judged the certificate.
     let unjudged = fresh
         && !record.resumed
-        && !accepted
+        && !facts.accepted
         && record.presented.is_some()
         && record.tls_version.as_deref() != Some("TLSv1.2");
     match &record.alert {
-        Some(sent) if about_certificate(sent.number) || unjudged => alert(sent.number, record),
+        Some(sent) if about_certificate(sent.number) || unjudged => {
+            alert(sent.number, record, facts.own)
+        }
         Some(_) => verdict(Class::ConnectionLost, detail::ALERT),
-        None if unjudged => verdict(Class::ClientCertificateRejected, detail::REFUSED_SILENTLY),
+        None if unjudged => unexplained(facts.own, detail::REFUSED_SILENTLY),
         None => plain(Class::ConnectionLost),
     }
 }
@@ -184,7 +189,12 @@ fn about_certificate(number: u8) -> bool {
     matches!(number, 41..=46 | 48 | 49 | 116)
 }
 
-fn answered(status: u16, page: Option<Page>, record: &HandshakeRecord) -> Verdict {
+fn answered(
+    status: u16,
+    page: Option<Page>,
+    record: &HandshakeRecord,
+    own: OwnCertificate,
+) -> Verdict {
     use FailureClass as Class;
     match (status, page) {
         (200..=299, _) => Verdict {
@@ -196,9 +206,7 @@ fn answered(status: u16, page: Option<Page>, record: &HandshakeRecord) -> Verdic
         (400, Some(Page::NoCertificate)) | (496, _) => {
             verdict(Class::ClientCertificateRequired, detail::NGINX_MISSING)
         }
-        (400, Some(Page::CertificateError)) | (495, _) => {
-            verdict(Class::ClientCertificateRejected, detail::NGINX_ERROR)
-        }
+        (400, Some(Page::CertificateError)) | (495, _) => unexplained(own, detail::PAGE_ERROR),
         (403, _) if record.presented.is_some() => plain(Class::ClientIdentityForbidden),
         (410, _) => plain(Class::HttpGone),
         (429, _) => plain(Class::HttpRateLimited),
@@ -213,6 +221,12 @@ mod tests {
     use countersign_shared::outcome::{Alert, PresentedCertificate};
 
     use super::*;
+
+    /// Nothing is wrong with our certificate as far as we know.
+    const CURRENT: OwnCertificate = OwnCertificate {
+        validity: Validity::Current,
+        issuer_named: None,
+    };
 
     fn presented() -> HandshakeRecord {
         HandshakeRecord {
@@ -240,6 +254,7 @@ mod tests {
             ending,
             record: Some(record),
             accepted,
+            own: CURRENT,
         };
         classify(facts).class
     }
@@ -270,6 +285,7 @@ mod tests {
                 ending,
                 record: None,
                 accepted: false,
+                own: CURRENT,
             };
             assert_eq!(classify(facts).class, expected, "{ending:?}");
         }
@@ -371,6 +387,133 @@ mod tests {
         );
     }
 
+    /// How a receiver refuses: with a page, an alert, or nothing.
+    #[derive(Debug, Clone, Copy)]
+    enum Refusal {
+        Page,
+        Alert(u8),
+        Silence,
+    }
+
+    fn refused(refusal: Refusal, own: OwnCertificate) -> Verdict {
+        let page = Ending::Answered {
+            status: 400,
+            page: Some(Page::CertificateError),
+        };
+        let (ending, record) = match refusal {
+            Refusal::Page => (page, presented()),
+            Refusal::Alert(number) => (Ending::Lost, with_alert(number)),
+            Refusal::Silence => (Ending::Lost, presented()),
+        };
+        classify(Facts {
+            ending,
+            record: Some(&record),
+            accepted: false,
+            own,
+        })
+    }
+
+    #[test]
+    fn what_a_receiver_says_is_compared_with_what_we_know() {
+        use Refusal::{Alert, Page, Silence};
+        use Validity::{Current, NotYet, Over};
+        let (expired, untrusted, rejected, revoked) = (
+            Class::ClientCertificateExpired,
+            Class::ClientCaNotTrusted,
+            Class::ClientCertificateRejected,
+            Class::ClientCertificateRevoked,
+        );
+        for (refusal, validity, issuer_named, class, detail) in [
+            (Page, Over, None, expired, detail::ENDED),
+            (Page, NotYet, Some(true), rejected, detail::NOT_YET),
+            (
+                Page,
+                Current,
+                Some(false),
+                untrusted,
+                detail::ISSUER_NOT_NAMED,
+            ),
+            (Page, Current, Some(true), rejected, detail::ISSUER_NAMED),
+            (Page, Current, None, rejected, detail::PAGE_ERROR),
+            (Silence, Over, Some(true), expired, detail::ENDED),
+            (
+                Silence,
+                Current,
+                Some(false),
+                untrusted,
+                detail::ISSUER_NOT_NAMED,
+            ),
+            (Silence, Current, Some(true), rejected, detail::ISSUER_NAMED),
+            (Silence, Current, None, rejected, detail::REFUSED_SILENTLY),
+            (
+                Alert(45),
+                Current,
+                Some(true),
+                expired,
+                detail::RECEIVER_SAYS_EXPIRED,
+            ),
+            (Alert(45), Over, None, expired, detail::ENDED),
+            (Alert(45), NotYet, Some(true), rejected, detail::NOT_YET),
+            (Alert(42), NotYet, None, rejected, detail::NOT_YET),
+            (
+                Alert(42),
+                Current,
+                Some(true),
+                rejected,
+                detail::ISSUER_NAMED,
+            ),
+            (
+                Alert(42),
+                Current,
+                Some(false),
+                untrusted,
+                detail::ISSUER_NOT_NAMED,
+            ),
+            (Alert(46), Current, None, untrusted, detail::BAD_CERTIFICATE),
+            (
+                Alert(48),
+                Current,
+                Some(true),
+                untrusted,
+                detail::ISSUER_NAMED_YET_UNKNOWN,
+            ),
+            (
+                Alert(48),
+                Current,
+                Some(false),
+                untrusted,
+                detail::ISSUER_NOT_NAMED,
+            ),
+            (
+                Alert(49),
+                Current,
+                Some(false),
+                untrusted,
+                detail::ISSUER_NOT_NAMED,
+            ),
+            (
+                Alert(40),
+                Current,
+                None,
+                rejected,
+                detail::REFUSED_WITH_ALERT,
+            ),
+            // A receiver that says why is believed.
+            (Alert(44), Over, Some(false), revoked, detail::NONE),
+        ] {
+            let own = OwnCertificate {
+                validity,
+                issuer_named,
+            };
+            let verdict = refused(refusal, own);
+            assert_eq!(
+                (verdict.class, verdict.detail),
+                (class, detail),
+                "{refusal:?} {own:?}"
+            );
+        }
+    }
+
     #[test]
     fn a_silent_end_is_a_refusal_only_while_the_certificate_is_unjudged() {
         let fresh = presented();
@@ -452,6 +595,7 @@ mod tests {
                 },
                 record: Some(&record),
                 accepted: true,
+                own: CURRENT,
             };
             assert_eq!(classify(facts).mtls_not_enforced, flagged);
         }

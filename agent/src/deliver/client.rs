@@ -18,11 +18,12 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{
     connector::{ConnectPolicy, Connector},
     dial::Dialler,
+    distinguished_name::issuer,
     prepare_error::PrepareError,
     progress::Payload,
     resolver::Resolver,
@@ -58,6 +59,7 @@ pub(super) fn build(
     let resolver = Resolver {
         certified: Arc::new(certified_key(bundle)?),
         presented,
+        issuers: issuers(&bundle.certificate_chain),
     };
     let mut config = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(versions(bundle.minimum_tls))
@@ -91,6 +93,10 @@ fn versions(minimum: MinimumTls) -> &'static [&'static SupportedProtocolVersion]
         MinimumTls::Tls12 => &BOTH,
         MinimumTls::Tls13 => &NEWEST,
     }
+}
+
+fn issuers(chain: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
+    chain.iter().filter_map(|it| issuer(it)).collect()
 }
 
 fn certified_key(bundle: &Bundle) -> Result<CertifiedKey, PrepareError> {

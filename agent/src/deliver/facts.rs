@@ -1,7 +1,7 @@
 //! What is known of an attempt when it has ended: the evidence that `classify` judges. Errors of
 //! libraries end here; what comes after sees only these types.
 
-use countersign_shared::outcome::HandshakeRecord;
+use countersign_shared::{outcome::HandshakeRecord, time::Timestamp};
 use rustls::{CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use crate::egress::Denied;
@@ -15,6 +15,40 @@ pub(super) struct Facts<'a> {
     /// The receiver gave a session to resume. In TLS 1.3 it does so once it has accepted our
     /// certificate.
     pub(super) accepted: bool,
+    pub(super) own: OwnCertificate,
+}
+
+/// What we know of our own certificate, to compare with what the receiver says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnCertificate {
+    /// By the agent's clock.
+    pub(super) validity: Validity,
+    /// Whether the receiver named one of the authorities in our chain when it asked (RFC 8446
+    /// section 4.2.4); `None` when it named none at all.
+    pub(super) issuer_named: Option<bool>,
+}
+
+/// Where a moment lies in a certificate's validity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Validity {
+    /// Before it.
+    NotYet,
+    /// In it.
+    Current,
+    /// After it.
+    Over,
+}
+
+impl Validity {
+    pub(super) fn at(now: Timestamp, not_before: Timestamp, not_after: Timestamp) -> Self {
+        if now < not_before {
+            Self::NotYet
+        } else if now < not_after {
+            Self::Current
+        } else {
+            Self::Over
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -155,6 +189,19 @@ mod tests {
     use rustls::AlertDescription;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_is_valid_from_its_start_and_not_at_its_end() {
+        let at = Timestamp::from_unix_seconds;
+        for (now, expected) in [
+            (9, Validity::NotYet),
+            (10, Validity::Current),
+            (19, Validity::Current),
+            (20, Validity::Over),
+        ] {
+            assert_eq!(Validity::at(at(now), at(10), at(20)), expected, "{now}");
+        }
+    }
 
     #[test]
     fn library_errors_become_facts() {

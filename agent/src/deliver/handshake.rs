@@ -48,6 +48,8 @@ struct Seen {
     full: bool,
     /// What the handshake knew whose session is resumed.
     source: Option<Arc<SessionFacts>>,
+    /// Whether the server named an authority of our chain; `None` when it named none.
+    issuer_named: Option<bool>,
     timings: ConnectTimings,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct SessionFacts {
     presented: Option<PresentedCertificate>,
     pub(super) server: Option<ServerCertificate>,
     acceptable_ca_names: Vec<String>,
+    issuer_named: Option<bool>,
 }
 
 impl Handshake {
@@ -74,14 +77,23 @@ impl Handshake {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server asked for a client certificate.
-    pub(super) fn requested(&self, ca_names: &[&[u8]], presented: Option<PresentedCertificate>) {
+    /// The server asked for a client certificate. `issuers` are the names of the authorities in our
+    /// chain, in DER.
+    pub(super) fn requested(
+        &self,
+        ca_names: &[&[u8]],
+        issuers: &[Vec<u8>],
+        presented: Option<PresentedCertificate>,
+    ) {
+        let is_ours = |name: &&[u8]| issuers.iter().any(|issuer| issuer == name);
+        let issuer_named = (!ca_names.is_empty()).then(|| ca_names.iter().any(is_ours));
         let names = ca_names.iter().take(MAX_ACCEPTABLE_CA_NAMES);
         let names = names.filter_map(|name| distinguished_name::text(name));
         let mut seen = self.seen();
         seen.record.client_certificate_requested = true;
         seen.record.acceptable_ca_names = names.collect();
         seen.record.presented = presented;
+        seen.issuer_named = issuer_named;
     }
 
     /// The server presented its certificate, good or not.
@@ -107,6 +119,7 @@ impl Handshake {
                 presented: seen.record.presented.clone(),
                 server: seen.record.server.clone(),
                 acceptable_ca_names: seen.record.acceptable_ca_names.clone(),
+                issuer_named: seen.issuer_named,
             }),
         }
     }
@@ -149,6 +162,7 @@ impl Handshake {
             record.presented = source.presented.clone();
             record.server = source.server.clone();
             record.acceptable_ca_names = source.acceptable_ca_names.clone();
+            seen.issuer_named = source.issuer_named;
             seen.source = Some(source);
         }
     }
@@ -172,6 +186,12 @@ impl Handshake {
     /// Whether the server asked for a client certificate, in this handshake or the resumed one's.
     pub(super) fn was_requested(&self) -> bool {
         self.seen().record.client_certificate_requested
+    }
+
+    /// Whether the server named an authority of our chain when it asked for the certificate; `None`
+    /// when it named none.
+    pub(super) fn issuer_named(&self) -> Option<bool> {
+        self.seen().issuer_named
     }
 
     /// Notes that an attempt uses the connection; true for the first.
@@ -229,10 +249,11 @@ mod tests {
             version: 3,
             serial: "0a".into(),
         };
-        full.requested(&[], Some(presented.clone()));
+        full.requested(&[b"a", b"b"], &[b"b".to_vec()], Some(presented.clone()));
         full.seen().full = true;
         let facts = full.session_given();
         assert!(facts.requested && full.has_ticket());
+        assert_eq!(facts.issuer_named, Some(true));
 
         // Resumed: its own record knows nothing, and its tickets carry the source's facts.
         let resumed = Handshake::default();
@@ -244,6 +265,20 @@ mod tests {
         refused.offers_session(facts);
         refused.seen().full = true;
         assert!(!refused.session_given().requested);
+    }
+
+    #[test]
+    fn an_authority_is_ours_when_its_name_is_byte_for_byte_in_the_request() {
+        let ours = [b"ours".to_vec(), b"cross".to_vec()];
+        for (named, expected) in [
+            (&[][..], None),
+            (&[&b"another"[..]][..], Some(false)),
+            (&[&b"another"[..], b"cross"][..], Some(true)),
+        ] {
+            let handshake = Handshake::default();
+            handshake.requested(named, &ours, None);
+            assert_eq!(handshake.issuer_named(), expected, "{named:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod classify;
 mod client;
 mod clients;
 mod connector;
+mod detail;
 mod dial;
 mod distinguished_name;
 mod facts;

@@ -30,6 +30,8 @@ pub struct Prepared {
     pub(super) signing_secrets: Vec<SecretBytes>,
     pub(super) attempt_timeout: Duration,
     pub(super) concurrency_limit: u32,
+    /// Start of the client certificate's validity.
+    pub(super) not_before: Timestamp,
     /// End of the client certificate's validity.
     pub(super) not_after: Timestamp,
     pub(super) client: Arc<Client>,
@@ -60,6 +62,7 @@ impl Prepared {
             signing_secrets: bundle.signing_secrets,
             attempt_timeout: bundle.attempt_timeout,
             concurrency_limit: bundle.concurrency_limit,
+            not_before: facts.not_before,
             not_after: facts.not_after,
             client,
             active: AtomicBool::new(false),

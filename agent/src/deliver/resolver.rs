@@ -12,6 +12,8 @@ use super::handshake::CURRENT;
 pub(super) struct Resolver {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) presented: PresentedCertificate,
+    /// Names of the authorities in the chain, in DER.
+    pub(super) issuers: Vec<Vec<u8>>,
 }
 
 impl ResolvesClientCert for Resolver {
@@ -24,7 +26,9 @@ impl ResolvesClientCert for Resolver {
         let usable = self.certified.key.choose_scheme(sigschemes).is_some();
         let presented = usable.then(|| self.presented.clone());
         // Outside of a handshake of ours there is nobody to tell.
-        let _ = CURRENT.try_with(|handshake| handshake.requested(root_hint_subjects, presented));
+        let _ = CURRENT.try_with(|handshake| {
+            handshake.requested(root_hint_subjects, &self.issuers, presented);
+        });
         usable.then(|| Arc::clone(&self.certified))
     }
 
