@@ -43,8 +43,8 @@ pub(super) const NOT_YET: &str = "The client certificate is not yet valid by the
 pub(super) const ISSUER_NOT_NAMED: &str = "When it asked for the certificate, the receiver named other authorities and not this one: it \
      does not have the trust anchor.";
 pub(super) const ISSUER_NAMED: &str = "The receiver named this certificate's authority when it asked, and the certificate is valid by \
-     the agent's clock: it holds it to be revoked, its revocation list may be stale, or its \
-     clock wrong; its error log says which.";
+     the agent's clock: the receiver holds it to be revoked, its revocation list may be stale or \
+     missing, or its clock wrong; its error log says which.";
 pub(super) const ISSUER_NAMED_YET_UNKNOWN: &str = "The receiver named this certificate's authority when it asked: it may have another \
      certificate of that name, or no revocation list of the authority.";
 pub(super) const PAGE_ERROR: &str = "The receiver's page says that the certificate did not verify: it does not have the trust \

@@ -21,7 +21,7 @@ pub(super) fn configuration(values: &Values) -> (String, Vec<String>) {
     SSLCACertificateFile {anchor}
     # 2: a later generation's certificate comes with one more between it and the trust anchor.
     SSLVerifyDepth 2
-    # Revocation: write the list to this file and remove the # of both lines.
+    # Revocation: write the lists of all generations to this file and remove both #.
     # SSLCARevocationFile {crl}
     # SSLCARevocationCheck chain
 

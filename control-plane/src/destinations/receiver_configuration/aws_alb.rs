@@ -21,7 +21,7 @@ TRUST_STORE_ARN=$(aws elbv2 create-trust-store --name {store} \
     --ca-certificates-bundle-s3-bucket "$BUCKET" --ca-certificates-bundle-s3-key {anchor} \
     --query 'TrustStores[0].TrustStoreArn' --output text)
 
-# Revocation: put the list into the bucket and remove the #.
+# Revocation: put the list of each generation into the bucket and remove the #.
 # aws elbv2 add-trust-store-revocations --trust-store-arn "$TRUST_STORE_ARN" \
 #     --revocation-contents "S3Bucket=$BUCKET,S3Key={account}-crl.pem,RevocationType=CRL"
 

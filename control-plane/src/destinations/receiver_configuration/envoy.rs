@@ -35,7 +35,7 @@ static_resources:
               trusted_ca: {{ filename: {anchor} }}
               # 2: a later generation's certificate comes with one more between it and the anchor.
               max_verify_depth: 2
-              # Revocation: write the list to this file and remove the #.
+              # Revocation: write the lists of all generations to this file and remove the #.
               # crl: {{ filename: {crl} }}
       filters:
       - name: envoy.filters.network.http_connection_manager

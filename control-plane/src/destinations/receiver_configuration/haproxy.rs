@@ -16,7 +16,8 @@ frontend {section}
     # CHANGE: address and port, and the file with your certificate and its key.
     # A client certificate is required, and this account's authority alone is trusted.
     bind :443 ssl crt /etc/ssl/receiver/server-with-key.pem alpn h2,http/1.1 ssl-min-ver TLSv1.2 verify required ca-file {anchor}
-    # Revocation: write the list to this file and add this to the end of the bind line:
+    # Revocation: write the lists of all generations to this file and add this to the end of
+    # the bind line:
     #   crl-file {crl}
 
     # The name in the certificate. Others get 403.

@@ -19,7 +19,7 @@ server {{
     ssl_client_certificate {anchor};
     # 2: a later generation's certificate comes with one more between it and the trust anchor.
     ssl_verify_depth 2;
-    # Revocation: write the list to this file and remove the #.
+    # Revocation: write the lists of all generations to this file and remove the #.
     # ssl_crl {crl};
 
     # The name in the certificate. Others get 403.

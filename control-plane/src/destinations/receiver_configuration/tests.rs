@@ -1,4 +1,3 @@
-#![cfg(test)]
 //! What every text must say, and that nothing that a server could take for syntax gets into one.
 
 use super::*;
