@@ -1,15 +1,16 @@
 //! What the stories are told with: processes that end with their test, the product's two halves,
 //! and servers, clients and verifiers that others wrote (nginx, grpcurl, openssl, Python libraries).
 //!
-//! Nothing here knows the product from the inside: it starts the `countersign` program and talks to
-//! it over its API. Only the wire types and the vocabulary are shared. What fails here fails the
-//! test, so it panics with what it was about.
+//! Almost nothing here knows the product from the inside: it starts the `countersign` program and
+//! talks to it over its API, with the wire types and the vocabulary in common. The exception is
+//! `delivery_bench`: it runs the agent's delivery code with certificates that the control plane would
+//! never sign. What fails here fails the test, so it panics with what it was about.
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `tools`, `wait`, `ports`, `scanner`, `sources`
+//! 1. `tools`, `wait`, `ports`, `scanner`, `sources`, `authority`
 //! 2. `folder`, `process`, `floors`
-//! 3. `openssl`, `python`, `grpcurl`, `http_get`
+//! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
 //! 4. `certificates`, `control_plane`, `receiver_script`
 //! 5. `nginx`, `agent`, `client`, `receiver`
 //! 6. `setting`
@@ -18,9 +19,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod agent;
+pub mod authority;
 pub mod certificates;
 pub mod client;
 pub mod control_plane;
+pub mod delivery_bench;
 pub mod floors;
 pub mod folder;
 pub mod grpcurl;
@@ -32,6 +35,7 @@ pub mod process;
 pub mod python;
 pub mod receiver;
 pub mod receiver_script;
+pub mod receivers;
 pub mod scanner;
 pub mod setting;
 pub mod sources;

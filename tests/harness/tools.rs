@@ -23,6 +23,31 @@ pub fn nginx() -> PathBuf {
     path("COUNTERSIGN_TESTS_NGINX")
 }
 
+/// HAProxy.
+pub fn haproxy() -> PathBuf {
+    path("COUNTERSIGN_TESTS_HAPROXY")
+}
+
+/// Apache HTTP Server.
+pub fn apache() -> PathBuf {
+    path("COUNTERSIGN_TESTS_APACHE")
+}
+
+/// The folder of Apache's modules.
+pub fn apache_modules() -> PathBuf {
+    path("COUNTERSIGN_TESTS_APACHE_MODULES")
+}
+
+/// Caddy.
+pub fn caddy() -> PathBuf {
+    path("COUNTERSIGN_TESTS_CADDY")
+}
+
+/// Envoy.
+pub fn envoy() -> PathBuf {
+    path("COUNTERSIGN_TESTS_ENVOY")
+}
+
 /// The openssl command.
 pub fn openssl() -> PathBuf {
     path("COUNTERSIGN_TESTS_OPENSSL")

@@ -18,5 +18,7 @@ mod no_secret_in_plain;
 mod nothing_accepted_is_lost_after_kill_9;
 mod operators_help_deliveries_by_hand;
 mod private_addresses_are_refused;
+mod receiver_configuration_is_pasted;
+mod receivers_explain_refusals;
 mod the_harness_itself;
 mod wrong_kek_changes_nothing;
