@@ -27,6 +27,8 @@ use crate::egress::{Denied, Egress, Policy, Proxy, ProxyAddress};
 const BUDGET: Duration = Duration::from_secs(15);
 /// Least time for one address while others are left.
 const LEAST_EACH: Duration = Duration::from_millis(250);
+/// Most addresses of one name that are looked at: whoever owns the name chooses how many there are.
+const MAX_FOUND: usize = 64;
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
@@ -161,15 +163,18 @@ fn permitted(
     found: &[SocketAddr],
 ) -> Result<Vec<SocketAddr>, DialFailure> {
     let mut failure = DialFailure::NoAddress;
-    let mut permitted = Vec::new();
-    for address in found {
+    let (mut permitted, mut left_out) = (Vec::new(), Vec::new());
+    for address in found.iter().take(MAX_FOUND) {
         match policy.judge(address.ip(), ranges) {
             Ok(()) => permitted.push(as_dialled(*address)),
             Err(denied) => {
-                tracing::info!(host, address = %address.ip(), ?denied, "may not be connected to");
+                left_out.push(address.ip());
                 failure = telling(failure, DialFailure::Denied(denied));
             }
         }
+    }
+    if !left_out.is_empty() {
+        tracing::info!(host, addresses = ?left_out, "left out what may not be connected to");
     }
     permitted.truncate(MAX_ADDRESSES);
     if permitted.is_empty() {
