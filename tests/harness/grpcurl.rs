@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A caller of one control plane.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Grpcurl {
     address: SocketAddr,
     ca_file: PathBuf,
@@ -90,7 +90,7 @@ impl Grpcurl {
     /// When it is refused.
     pub fn ok(&self, method: &str, request: &Value) -> Value {
         self.call(method, request)
-            .unwrap_or_else(|refusal| panic!("{method} {request}: {refusal:?}"))
+            .unwrap_or_else(|refusal| panic!("{method} {}: {refusal:?}", excerpt(request)))
     }
 
     /// As [`Grpcurl::call`], for what has to be refused.
@@ -100,7 +100,7 @@ impl Grpcurl {
     pub fn refused(&self, method: &str, request: &Value) -> Refusal {
         match self.call(method, request) {
             Err(refusal) => refusal,
-            Ok(answer) => panic!("{method} {request} was not refused: {answer}"),
+            Ok(answer) => panic!("{method} {} was not refused: {answer}", excerpt(request)),
         }
     }
 
@@ -186,6 +186,11 @@ impl Refusal {
             .filter_map(|violation| violation["field"].as_str())
             .collect()
     }
+}
+
+/// The start of a request: enough to recognise it.
+pub fn excerpt(request: &Value) -> String {
+    request.to_string().chars().take(300).collect()
 }
 
 fn code_name(code: u64) -> &'static str {

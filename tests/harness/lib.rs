@@ -13,7 +13,7 @@
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
 //! 4. `certificates`, `control_plane`, `receiver_script`
 //! 5. `nginx`, `agent`, `client`, `receiver`
-//! 6. `setting`
+//! 6. `sender`, `setting`
 
 // A harness of tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -37,6 +37,7 @@ pub mod receiver;
 pub mod receiver_script;
 pub mod receivers;
 pub mod scanner;
+pub mod sender;
 pub mod setting;
 pub mod sources;
 pub mod tools;
