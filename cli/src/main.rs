@@ -4,14 +4,17 @@
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
 //! 1. `demo_pki`, `output`, `standard_input`
-//! 2. `api_client`
-//! 3. `dev`
-//! 4. `command`
+//! 2. `api_client`, `mutual_tls`
+//! 3. `local`
+//! 4. `dev`
+//! 5. `command`
 
 mod api_client;
 mod command;
 mod demo_pki;
 mod dev;
+mod local;
+mod mutual_tls;
 mod output;
 mod standard_input;
 

@@ -5,11 +5,13 @@ use std::io;
 use countersign_shared::tls::PemError;
 use thiserror::Error;
 
-use super::{
-    children::ChildError, provision::ApiError, receiver::tls::TlsError,
-    trust_anchor::TrustAnchorError,
+use crate::{
+    local::{
+        children::ChildError, commands::AccessError, provision::ApiError,
+        trust_anchor::TrustAnchorError,
+    },
+    mutual_tls::TlsError,
 };
-use crate::api_client::ConnectError;
 
 /// Why.
 #[derive(Debug, Error)]
@@ -19,7 +21,7 @@ pub(crate) enum Failure {
     Child(#[from] ChildError),
     /// No connection to the API.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Access(#[from] AccessError),
     /// A call to the API.
     #[error(transparent)]
     Api(#[from] ApiError),

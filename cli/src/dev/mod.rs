@@ -4,8 +4,7 @@
 //!
 //! Floors in this folder, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `certificate`, `children`, `directory`, `grpcurl_hints`, `provision`, `timeline`,
-//!    `trust_anchor`
+//! 1. `certificate`, `grpcurl_hints`, `timeline`
 //! 2. `receiver::record`
 //! 3. `receiver::{tls, webhook}`, `report`
 //! 4. `receiver`, `story`, `failure`
@@ -16,18 +15,14 @@
 //! 9. `steps`
 
 mod certificate;
-mod children;
-mod directory;
 mod failure;
 mod grpcurl_hints;
-mod provision;
 mod receiver;
 mod report;
 mod steps;
 mod story;
 mod system;
 mod timeline;
-mod trust_anchor;
 
 use std::{io, path::PathBuf, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
@@ -40,8 +35,10 @@ use countersign_shared::{
     tls,
 };
 
-use crate::output::{self, Console, Stream};
-use directory::Directory;
+use crate::{
+    local::directory::Directory,
+    output::{self, Console, Stream},
+};
 use failure::Failure;
 use report::Report;
 use steps::Running;
@@ -49,6 +46,9 @@ use system::System;
 
 /// How long everything may take until the first delivery is confirmed.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Of the temporary directory's name.
+const PREFIX: &str = "countersign-dev-";
 
 const NOTES: &str = "\
 Everything listens on free ports of the loopback interface. Control plane and agent write their logs \
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         .and_then(|runtime| {
             // The filter is one that is understood.
             let _ = logging::init(LogFormat::Human, "warn");
-            let directory = Directory::open(arguments.data_dir.as_deref(), arguments.keep)
+            let directory = Directory::open(arguments.data_dir.as_deref(), arguments.keep, PREFIX)
                 .map_err(Failure::io("can't use the data directory"))?;
             Ok((runtime, directory))
         });

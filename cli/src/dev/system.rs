@@ -9,15 +9,14 @@ use countersign_shared::{
     time::{Clock, Timestamp},
 };
 
-use super::{
-    children::{Child, ChildError, Stopped},
-    directory::Directory,
-    failure::Failure,
-    report::Report,
-    story,
-    timeline::Entry,
+use super::{failure::Failure, report::Report, story, timeline::Entry};
+use crate::{
+    local::{
+        children::{Child, ChildError, Stopped},
+        directory::Directory,
+    },
+    output::Console,
 };
-use crate::output::Console;
 
 /// How often readiness is looked at.
 const POLL: Duration = Duration::from_millis(10);

@@ -13,7 +13,10 @@ use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::{record::Verdict, *};
-use crate::demo_pki::{self, testing};
+use crate::{
+    demo_pki::{self, testing},
+    mutual_tls::{HTTP_1_1, HTTP_2, server_config},
+};
 
 const BODY: &[u8] = b"{\"order\":1001}";
 
@@ -39,7 +42,8 @@ impl Bench {
         let address = listener.local_addr().unwrap();
         let secret = signature::generate_secret();
         let (tasks, _failures) = Tasks::new();
-        let config = tls::server_config(identity, std::slice::from_ref(&client.anchor)).unwrap();
+        let anchors = std::slice::from_ref(&client.anchor);
+        let config = server_config(identity, anchors, &[HTTP_2, HTTP_1_1]).unwrap();
         let clock = Arc::new(ManualClock::at(now));
         let events = start(listener, config, secret.clone(), clock, &tasks);
         Self {

@@ -1,58 +1,17 @@
-//! The receiver's side of mutual TLS: it demands a client certificate of one account, takes no
-//! other, and tells what it saw.
+//! What the receiver tells of its side of mutual TLS: what it saw of a connection, and why a
+//! handshake failed.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use countersign_shared::tls;
 use rustls::{
-    CertificateError, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, RootCertStore,
-    ServerConfig, ServerConnection, server::WebPkiClientVerifier,
+    CertificateError, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConnection,
 };
-use rustls_pki_types::CertificateDer;
-use thiserror::Error;
 
 use super::record::Connection;
-use crate::{demo_pki::ServerIdentity, dev::certificate::Certificate};
-
-/// Why there is no TLS configuration.
-#[derive(Debug, Error)]
-pub(crate) enum TlsError {
-    /// A trust anchor or the server's own certificate.
-    #[error("the receiver's TLS configuration is refused: {0}")]
-    Config(#[from] Error),
-    /// The trust anchors as a set.
-    #[error("the account's trust anchors are not usable: {0}")]
-    Anchors(#[from] rustls::server::VerifierBuilderError),
-}
-
-/// TLS 1.3 and 1.2 with `anchors` as the only authorities of client certificates, which are
-/// required. HTTP/2 or HTTP/1.1 by ALPN.
-///
-/// # Errors
-/// [`TlsError`].
-pub(crate) fn server_config(
-    identity: ServerIdentity,
-    anchors: &[CertificateDer<'static>],
-) -> Result<ServerConfig, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for anchor in anchors {
-        roots.add(anchor.clone())?;
-    }
-    let provider = tls::provider();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain, identity.key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(config)
-}
+use crate::dev::certificate::Certificate;
 
 /// What was seen of a connection whose handshake is done; `None` without a client certificate,
-/// which [`server_config`] does not let happen.
+/// which the configuration does not let happen.
 pub(crate) fn facts(connection: &ServerConnection) -> Option<Connection> {
     let peer = connection.peer_certificates()?.first()?;
     let suite = connection.negotiated_cipher_suite()?.suite();

@@ -3,7 +3,10 @@
 use rustls_pki_types::CertificateDer;
 
 use super::control_plane::ControlPlane;
-use crate::dev::{certificate::Certificate, failure::Failure, story, system::System, trust_anchor};
+use crate::{
+    dev::{certificate::Certificate, failure::Failure, story, system::System},
+    local::trust_anchor,
+};
 
 const ID: &str = "demo";
 
@@ -23,7 +26,7 @@ pub(crate) struct Account {
 /// [`Failure`].
 pub(crate) async fn prepare(system: &mut System, plane: &ControlPlane) -> Result<Account, Failure> {
     system.wait_for("an account with its certificate authority");
-    let (account, origin) = plane.administrator.account(ID).await?;
+    let (account, origin) = plane.administrator.account(ID, "Demonstration").await?;
     let url = trust_anchor::url(plane.addresses.http, &account.name);
     let anchors = trust_anchor::fetch(&url).await?;
     let shown = anchors.iter().map(|der| Certificate::read(der));

@@ -12,13 +12,14 @@ use countersign_shared::{
 };
 
 use super::control_plane::ControlPlane;
-use crate::dev::{
-    children::{self, Child},
-    directory::Remembered,
-    failure::Failure,
-    provision::Origin,
-    story,
-    system::System,
+use crate::{
+    dev::{failure::Failure, story, system::System},
+    local::{
+        children::{self, Child},
+        commands,
+        directory::Remembered,
+        provision::Origin,
+    },
 };
 
 const LOG: &str = "agent";
@@ -34,17 +35,7 @@ pub(crate) async fn start(system: &mut System, plane: &ControlPlane) -> Result<(
         Some(name) => (name, Origin::Earlier),
         None => (enroll(system, plane).await?, Origin::New),
     };
-    let arguments = vec![
-        "agent".into(),
-        "run".into(),
-        "--data-dir".into(),
-        system.directory.agent(name.id()).into(),
-        // The demonstration's receiver is on this host; an agent connects to public addresses.
-        "--egress-allow".into(),
-        "127.0.0.0/8".into(),
-        "--egress-allow".into(),
-        "::1/128".into(),
-    ];
+    let arguments = commands::agent(&system.directory, name.id());
     let log = system.directory.log(LOG);
     system.agent = Some(Child::start("agent", arguments, &log)?);
     system.wait_for("the agent to connect");
@@ -82,19 +73,7 @@ async fn enroll(system: &mut System, plane: &ControlPlane) -> Result<AgentName, 
     let id = format!("dev-{}", hex(&random::bytes::<3>()));
     let id = Id::chosen(&id).map_err(|_| Failure::Unreadable("an agent's id"))?;
     let token = plane.administrator.join_token(&id).await?;
-    let arguments = vec![
-        "agent".into(),
-        "enroll".into(),
-        "--data-dir".into(),
-        system.directory.agent(&id).into(),
-        "--control-plane".into(),
-        format!("https://{}", plane.addresses.agents).into(),
-        // Not as an argument, which every user of the host can see.
-        "--token-file".into(),
-        "-".into(),
-        "--name".into(),
-        id.as_str().into(),
-    ];
+    let arguments = commands::enroll(&system.directory, &id, plane.addresses.agents);
     let log = system.directory.log(LOG);
     children::run_to_end("agent's enrollment", arguments, &token, &log).await?;
     let before = system.directory.remembered();

@@ -1,18 +1,14 @@
 //! Step 1: the control plane, and a connection to its API.
 
-use std::{ffi::OsString, fs, net::SocketAddr};
-
-use countersign_shared::{files, secret::SecretText};
+use std::net::SocketAddr;
 
 use crate::{
-    api_client::ApiClient,
-    dev::{
+    dev::{failure::Failure, story, system::System},
+    local::{
         children::Child,
+        commands,
         directory::{Addresses, Remembered, all_free},
-        failure::Failure,
         provision::Administrator,
-        story,
-        system::System,
     },
 };
 
@@ -40,7 +36,8 @@ pub(crate) async fn start(system: &mut System) -> Result<ControlPlane, Failure> 
     let remembered = remembered.filter(|earlier| all_free(&earlier.addresses));
     let wanted = remembered.as_ref().map(|earlier| earlier.addresses);
     let log = system.directory.log("control-plane");
-    let child = Child::start("control plane", arguments(system, wanted), &log)?;
+    let arguments = commands::control_plane(&system.directory, wanted);
+    let child = Child::start("control plane", arguments, &log)?;
     let pid = child.pid();
     system.control_plane = Some(child);
     system.wait_for("the control plane to listen");
@@ -60,24 +57,6 @@ pub(crate) async fn start(system: &mut System) -> Result<ControlPlane, Failure> 
     })
 }
 
-fn arguments(system: &System, wanted: Option<Addresses>) -> Vec<OsString> {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let address = |pick: fn(Addresses) -> SocketAddr| wanted.map_or(any, pick).to_string();
-    vec![
-        "control-plane".into(),
-        "--data-dir".into(),
-        system.directory.control_plane().into(),
-        "--admin-key-file".into(),
-        system.directory.key_file().into(),
-        "--listen-api".into(),
-        address(|wanted| wanted.api).into(),
-        "--listen-agents".into(),
-        address(|wanted| wanted.agents).into(),
-        "--listen-http".into(),
-        address(|wanted| wanted.http).into(),
-    ]
-}
-
 fn note(system: &mut System, addresses: Addresses) {
     let (ca_file, key_file) = (system.directory.ca_file(), system.directory.key_file());
     let report = &mut system.report;
@@ -90,14 +69,7 @@ fn note(system: &mut System, addresses: Addresses) {
 
 async fn connect(system: &mut System, api: SocketAddr) -> Result<Administrator, Failure> {
     system.wait_for("a connection to the API");
-    let ca_file = system.directory.ca_file();
-    let ca_pem = fs::read_to_string(&ca_file)
-        .map_err(Failure::io(format!("can't read {}", ca_file.display())))?;
-    let key_file = system.directory.key_file();
-    let key = files::read_private(&key_file)
-        .map_err(Failure::io(format!("can't read {}", key_file.display())))?;
-    // Not UTF-8 is not an API key either: the client says so.
-    let key = SecretText::from(String::from_utf8(key).unwrap_or_else(|_| "\n".to_owned()));
-    let client = ApiClient::connect(api, &ca_pem, &key).await?;
+    let (ca_file, key_file) = (system.directory.ca_file(), system.directory.key_file());
+    let client = commands::connect(api, &ca_file, &key_file).await?;
     Ok(Administrator::new(client))
 }

@@ -7,13 +7,15 @@ use countersign_shared::wire;
 use tokio::sync::mpsc;
 
 use super::{control_plane::ControlPlane, stay};
-use crate::dev::{
-    failure::Failure,
-    provision::{self, Administrator},
-    receiver::record::{Event, Reception},
-    report::class_text,
-    story,
-    system::System,
+use crate::{
+    dev::{
+        failure::Failure,
+        receiver::record::{Event, Reception},
+        report::class_text,
+        story,
+        system::System,
+    },
+    local::provision::{self, Administrator},
 };
 
 const EVENT: provision::Event = provision::Event {

@@ -11,10 +11,11 @@ use crate::{
     dev::{
         certificate::Certificate,
         failure::Failure,
-        receiver::{self, record::Event, tls, webhook},
+        receiver::{self, record::Event, webhook},
         story,
         system::System,
     },
+    mutual_tls::{HTTP_1_1, HTTP_2, server_config},
 };
 
 const ID: &str = "orders";
@@ -51,7 +52,7 @@ pub(crate) async fn prepare(
     let secret = administrator.signing_secret(&destination.name).await?;
     let secret =
         signature::secret_from_text(&secret).ok_or(Failure::Unreadable("the signing secret"))?;
-    let config = tls::server_config(identity, &account.anchors)?;
+    let config = server_config(identity, &account.anchors, &[HTTP_2, HTTP_1_1])?;
     let clock = Arc::clone(&system.clock);
     let events = receiver::start(listener, config, secret, clock, &system.tasks);
     system.tell(&story::receiver_up(&url, &account.shown));

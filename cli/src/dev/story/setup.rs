@@ -2,9 +2,9 @@
 
 use std::{io, path::Path};
 
-use crate::dev::{
-    certificate::Certificate, directory::Addresses, grpcurl_hints::Hint, provision::Origin,
-    timeline::Entry,
+use crate::{
+    dev::{certificate::Certificate, grpcurl_hints::Hint, timeline::Entry},
+    local::{directory::Addresses, provision::Origin},
 };
 
 fn made(origin: Origin) -> &'static str {

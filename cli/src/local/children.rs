@@ -1,8 +1,9 @@
 //! Child processes: this executable again, as control plane or agent, with a log file each.
 //!
-//! They are in process groups of their own, so that Ctrl-C on the terminal reaches `dev` alone,
-//! which stops them in order. They don't outlive it: they are killed when dropped, and they stop by
-//! themselves when the pipe on their standard input closes, as it does even if `dev` is killed.
+//! They are in process groups of their own, so that Ctrl-C on the terminal reaches their
+//! parent alone, which stops them in order. They don't outlive it: they are killed when dropped, and
+//! they stop by themselves when the pipe on their standard input closes, as it does even if the
+//! parent is killed.
 
 use std::{
     env,

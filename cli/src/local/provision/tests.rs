@@ -46,7 +46,10 @@ async fn an_account_is_made_or_taken_over() {
         Ok(v1::CreateAccountResponse { account }.encode_to_vec())
     })
     .await;
-    let (account, origin) = administrator.account("demo").await.unwrap();
+    let (account, origin) = administrator
+        .account("demo", "Demonstration")
+        .await
+        .unwrap();
     assert_eq!(
         (account.name.as_str(), origin),
         ("accounts/demo", Origin::New)
@@ -68,7 +71,10 @@ async fn an_earlier_account_is_taken_over() {
         }
     })
     .await;
-    let (account, origin) = administrator.account("demo").await.unwrap();
+    let (account, origin) = administrator
+        .account("demo", "Demonstration")
+        .await
+        .unwrap();
     assert_eq!(
         (account.name.as_str(), origin),
         ("accounts/demo", Origin::Earlier)
@@ -145,7 +151,10 @@ async fn no_agent_is_no_error_and_other_refusals_are_told() {
 async fn an_answer_without_its_content_is_an_error() {
     let (administrator, server, _) =
         administrator(|_, _| Ok(v1::CreateAccountResponse::default().encode_to_vec())).await;
-    let error = administrator.account("demo").await.unwrap_err();
+    let error = administrator
+        .account("demo", "Demonstration")
+        .await
+        .unwrap_err();
     assert!(
         matches!(error, ApiError::Incomplete("CreateAccount")),
         "{error}"

@@ -1,4 +1,4 @@
-//! The data directory of `dev`: what is where, what a later run takes over, and its removal when it
+//! The data directory of `dev` and `bench`: what is where, what a later run takes over, and its removal when it
 //! was a temporary one.
 
 use std::{
@@ -67,16 +67,17 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes or takes `given`; without one, makes a temporary directory, which stays if `keep`.
+    /// Makes or takes `given`; without one, makes a temporary directory, whose name begins with
+    /// `prefix` and which stays if `keep`.
     ///
     /// # Errors
     /// When it can't be made, or others may enter it.
-    pub(crate) fn open(given: Option<&Path>, keep: bool) -> io::Result<Self> {
+    pub(crate) fn open(given: Option<&Path>, keep: bool, prefix: &str) -> io::Result<Self> {
         let (root, temporary) = match given {
             Some(path) => (std::path::absolute(path)?, None),
             None => {
                 let made = tempfile::Builder::new()
-                    .prefix("countersign-dev-")
+                    .prefix(prefix)
                     .permissions(fs::Permissions::from_mode(0o700))
                     .disable_cleanup(keep)
                     .tempdir()?;
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_temporary_directory_goes_unless_it_is_kept() {
-        let gone = Directory::open(None, false).unwrap();
+        let gone = Directory::open(None, false, "countersign-test-").unwrap();
         let path = gone.root().to_owned();
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -191,7 +192,7 @@ mod tests {
         );
         assert_eq!(gone.close().unwrap(), None);
         assert!(!path.exists());
-        let kept = Directory::open(None, true)
+        let kept = Directory::open(None, true, "countersign-test-")
             .unwrap()
             .close()
             .unwrap()
@@ -204,7 +205,7 @@ mod tests {
     fn a_given_directory_stays_and_remembers() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("data");
-        let directory = Directory::open(Some(&path), false).unwrap();
+        let directory = Directory::open(Some(&path), false, "").unwrap();
         assert_eq!(directory.remembered(), None);
         let id = Id::chosen("dev-1").unwrap();
         let what = Remembered::new(addresses(), &id);
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn listeners_count_only_for_the_process_that_wrote_them() {
         let parent = tempfile::tempdir().unwrap();
-        let directory = Directory::open(Some(&parent.path().join("data")), false).unwrap();
+        let directory = Directory::open(Some(&parent.path().join("data")), false, "").unwrap();
         fs::create_dir(directory.control_plane()).unwrap();
         let file = directory.control_plane().join("listeners.json");
         assert_eq!(directory.listeners(7), None);

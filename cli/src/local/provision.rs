@@ -1,5 +1,4 @@
-//! What the demonstration asks of the API: an account, a destination, a join token, a delivery.
-//! Each call either makes what is missing or takes what an earlier run made.
+//! What is asked of the API: an account, a destination, a join token, a delivery. Each call either makes what is missing or takes what an earlier run made.
 
 use countersign_proto::v1;
 use countersign_shared::{name::Id, secret::SecretText};
@@ -75,11 +74,15 @@ impl Administrator {
     }
 
     /// An account with this id.
-    pub(crate) async fn account(&self, id: &str) -> Result<(v1::Account, Origin), ApiError> {
+    pub(crate) async fn account(
+        &self,
+        id: &str,
+        display_name: &str,
+    ) -> Result<(v1::Account, Origin), ApiError> {
         let request = v1::CreateAccountRequest {
             account_id: id.to_owned(),
             account: Some(v1::Account {
-                display_name: "Demonstration".to_owned(),
+                display_name: display_name.to_owned(),
                 ..v1::Account::default()
             }),
             ..v1::CreateAccountRequest::default()

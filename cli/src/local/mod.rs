@@ -1,0 +1,13 @@
+//! The product on this machine, as child processes in one data directory: what `dev` and `bench`
+//! both start, ask of the API, and take down.
+//!
+//! Floors in this folder, lowest first; a module imports only from floors below its own:
+//!
+//! 1. `children`, `directory`, `provision`, `trust_anchor`
+//! 2. `commands`: how the parts are started and reached
+
+pub(crate) mod children;
+pub(crate) mod commands;
+pub(crate) mod directory;
+pub(crate) mod provision;
+pub(crate) mod trust_anchor;
