@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{dev, output, standard_input};
+use crate::{bench, dev, output, standard_input};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,6 +13,9 @@ Examples:
 
   The same for a script: one delivery, one JSON object, exit status 0 when it was confirmed:
     countersign dev --once --json
+
+  Measure throughput, latency and CPU time per delivery on this machine:
+    countersign bench
 
   Run a control plane, and keep its administrator key in a file:
     countersign control-plane --data-dir /var/lib/countersign --admin-key-file admin.key
@@ -42,10 +45,21 @@ enum Command {
     /// Show everything at work on this machine: control plane, agent and a receiver that demands
     /// mutual TLS.
     Dev(dev::Arguments),
+    /// Measure what the product costs on this machine, beside a bare HTTP client.
+    Bench(bench::Arguments),
     /// Run a control plane: certificate authority, configuration, delivery jobs.
     ControlPlane(countersign_control_plane::command::Arguments),
     /// Enroll or run an agent: it makes the deliveries, near their receivers.
     Agent(countersign_agent::command::Arguments),
+    /// A process of `bench`: the receiver.
+    #[command(hide = true)]
+    BenchReceiver(bench::receiver::Arguments),
+    /// A process of `bench`: the load generator.
+    #[command(hide = true)]
+    BenchGenerator(bench::generator::Arguments),
+    /// A process of `bench`: the bare client.
+    #[command(hide = true)]
+    BenchBare(bench::bare::Arguments),
 }
 
 /// Runs what the command line says; returns when it has ended.
@@ -58,6 +72,10 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
     match line.command {
         Command::Dev(arguments) => dev::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::BenchReceiver(arguments) => bench::receiver::run(&arguments),
+        Command::BenchGenerator(arguments) => bench::generator::run(&arguments),
+        Command::BenchBare(arguments) => bench::bare::run(&arguments),
         Command::ControlPlane(arguments) => countersign_control_plane::command::run(arguments),
         Command::Agent(arguments) => countersign_agent::command::run(arguments),
     }
@@ -87,5 +105,6 @@ mod tests {
         let help = CommandLine::command().render_long_help().to_string();
         assert!(help.contains("countersign dev --once --json"), "{help}");
         assert!(!help.contains("stop-when-stdin-ends"), "{help}");
+        assert!(!help.contains("bench-"), "{help}");
     }
 }

@@ -1,14 +1,15 @@
-//! The demonstration receiver's own certificate authority and server certificate, made anew with
-//! every run and kept in memory only.
+//! Certificate authorities and certificates of receivers and of the benchmark's bare client, made
+//! anew with every run and kept in memory only.
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
-use countersign_shared::{random, time::Timestamp};
+use countersign_shared::{random, secret::SecretText, time::Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
 
 /// Receivers' clocks differ: certificates begin this much earlier.
 const BACKDATED: Duration = Duration::from_secs(600);
@@ -85,7 +86,54 @@ fn serial() -> SerialNumber {
     SerialNumber::from_slice(&bytes)
 }
 
-/// Client certificates for the receiver's tests.
+/// A client's certificate and key, and what its servers trust.
+pub(crate) struct ClientIdentity {
+    /// The authority in PEM.
+    pub(crate) ca_pem: String,
+    /// The certificate and its private key, in PEM.
+    pub(crate) pem: SecretText,
+}
+
+/// The key is secret.
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
+}
+
+/// Makes an authority of its own and a client certificate, good for 30 days.
+///
+/// # Errors
+/// When the crypto library makes no key or signature.
+pub(crate) fn client(now: Timestamp) -> Result<ClientIdentity, rcgen::Error> {
+    let name = "Demonstration Client";
+    let (ca, certificate, key) = signed_client(name, "spiffe://demonstration/client", now)?;
+    let key = Zeroizing::new(key.serialize_pem());
+    Ok(ClientIdentity {
+        ca_pem: ca.pem(),
+        pem: SecretText::from(format!("{}{}", certificate.pem(), *key)),
+    })
+}
+
+/// An authority, and a client certificate of it with `uri` in its names.
+fn signed_client(
+    common_name: &str,
+    uri: &str,
+    now: Timestamp,
+) -> Result<(Certificate, Certificate, KeyPair), rcgen::Error> {
+    let ca_key = KeyPair::generate()?;
+    let ca_parameters = authority("Demonstration Client CA", now);
+    let ca = ca_parameters.self_signed(&ca_key)?;
+    let key = KeyPair::generate()?;
+    let mut parameters = named(common_name, now);
+    parameters.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = parameters.signed_by(&key, &Issuer::from_params(&ca_parameters, &ca_key))?;
+    Ok((ca, certificate, key))
+}
+
+/// Client certificates for tests.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
@@ -99,15 +147,7 @@ pub(crate) mod testing {
 
     /// An authority of its own and a client certificate with `uri` in its names.
     pub(crate) fn client(common_name: &str, uri: &str, now: Timestamp) -> Client {
-        let ca_key = KeyPair::generate().unwrap();
-        let ca_parameters = authority("Test CA", now);
-        let ca = ca_parameters.self_signed(&ca_key).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut parameters = named(common_name, now);
-        parameters.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let issuer = Issuer::from_params(&ca_parameters, &ca_key);
-        let certificate = parameters.signed_by(&key, &issuer).unwrap();
+        let (ca, certificate, key) = signed_client(common_name, uri, now).unwrap();
         Client {
             anchor: ca.der().clone(),
             chain: vec![certificate.der().clone()],

@@ -1,15 +1,17 @@
 //! The `countersign` command: the whole product in one executable. `countersign dev` shows it at
-//! work on one machine, `countersign control-plane` and `countersign agent` run its parts.
+//! work on one machine and `countersign bench` measures it there; `countersign control-plane` and
+//! `countersign agent` run its parts.
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
 //! 1. `demo_pki`, `output`, `standard_input`
 //! 2. `api_client`, `mutual_tls`
 //! 3. `local`
-//! 4. `dev`
+//! 4. `bench`, `dev`
 //! 5. `command`
 
 mod api_client;
+mod bench;
 mod command;
 mod demo_pki;
 mod dev;

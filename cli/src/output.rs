@@ -83,15 +83,30 @@ impl Console {
 
     /// Shows what is awaited until [`Console::idle`].
     pub(crate) fn busy(&mut self, what: &'static str) {
-        if !Stream::Error.is_terminal() {
-            return;
+        self.progress(|| format!("waiting for {what}"));
+    }
+
+    /// Whether anybody sees [`Console::progress`].
+    pub(crate) fn shows_progress(&self) -> bool {
+        Stream::Error.is_terminal()
+    }
+
+    /// Shows how far it is until [`Console::idle`], on a terminal only.
+    pub(crate) fn progress(&mut self, text: impl FnOnce() -> String) {
+        if let Some(spinner) = self.spinner() {
+            spinner.set_message(text());
         }
-        let spinner = self.spinner.get_or_insert_with(|| {
-            let made = ProgressBar::new_spinner();
-            made.enable_steady_tick(TICK);
-            made
-        });
-        spinner.set_message(format!("waiting for {what}"));
+    }
+
+    /// The spinner, when there is a terminal for it.
+    fn spinner(&mut self) -> Option<&ProgressBar> {
+        Stream::Error.is_terminal().then(|| {
+            &*self.spinner.get_or_insert_with(|| {
+                let made = ProgressBar::new_spinner();
+                made.enable_steady_tick(TICK);
+                made
+            })
+        })
     }
 
     /// Takes the spinner away.

@@ -84,7 +84,7 @@ mod tests {
         let client = testing::client("countersign-delivery.demo", "spiffe://x/account/demo", now);
         let read = Certificate::read(&client.chain[0]).unwrap();
         assert_eq!(read.common_name, "countersign-delivery.demo");
-        assert_eq!(read.issuer_common_name, "Test CA");
+        assert_eq!(read.issuer_common_name, "Demonstration Client CA");
         assert_eq!(read.uri.as_deref(), Some("spiffe://x/account/demo"));
         assert_eq!(read.validity(), "2023-11-14 to 2023-12-14");
         assert_eq!(Certificate::read(b"no"), None);

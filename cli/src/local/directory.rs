@@ -126,9 +126,7 @@ impl Directory {
     /// Where the control plane of process `pid` listens; `None` until it does. The file of an
     /// earlier process, left by a crash, does not count.
     pub(crate) fn listeners(&self, pid: u32) -> Option<Addresses> {
-        let text = fs::read_to_string(self.control_plane().join("listeners.json")).ok()?;
-        let listeners: Listeners = serde_json::from_str(&text).ok()?;
-        (listeners.pid == pid).then_some(listeners.addresses)
+        listeners(&self.control_plane(), pid)
     }
 
     /// What an earlier run left; `None` when there was none.
@@ -160,6 +158,13 @@ impl Directory {
             None => Ok(Some(self.root)),
         }
     }
+}
+
+/// Where the control plane of process `pid` with this data directory listens; `None` until it does.
+pub(crate) fn listeners(data_dir: &Path, pid: u32) -> Option<Addresses> {
+    let text = fs::read_to_string(data_dir.join("listeners.json")).ok()?;
+    let listeners: Listeners = serde_json::from_str(&text).ok()?;
+    (listeners.pid == pid).then_some(listeners.addresses)
 }
 
 /// Whether nothing listens at any of the addresses.

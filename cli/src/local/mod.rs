@@ -3,11 +3,12 @@
 //!
 //! Floors in this folder, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `children`, `directory`, `provision`, `trust_anchor`
-//! 2. `commands`: how the parts are started and reached
+//! 1. `children`, `directory`, `http`, `provision`
+//! 2. `commands`, `trust_anchor`
 
 pub(crate) mod children;
 pub(crate) mod commands;
 pub(crate) mod directory;
+pub(crate) mod http;
 pub(crate) mod provision;
 pub(crate) mod trust_anchor;

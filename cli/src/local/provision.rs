@@ -233,6 +233,23 @@ impl Administrator {
         present("GetDelivery", checked("GetDelivery", answer)?.delivery)
     }
 
+    /// A page of an account's deliveries, newest first, at most 1000; `token` is the page before's
+    /// `next_page_token`.
+    pub(crate) async fn deliveries(
+        &self,
+        account: &str,
+        token: String,
+    ) -> Result<v1::ListDeliveriesResponse, ApiError> {
+        let request = v1::ListDeliveriesRequest {
+            parent: account.to_owned(),
+            page_size: 1000,
+            page_token: token,
+            ..v1::ListDeliveriesRequest::default()
+        };
+        let answer = self.0.deliveries().list_deliveries(request).await;
+        checked("ListDeliveries", answer)
+    }
+
     /// The attempts of a delivery, oldest first, at most 50.
     pub(crate) async fn attempts(&self, delivery: &str) -> Result<Vec<v1::Attempt>, ApiError> {
         let request = v1::ListAttemptsRequest {

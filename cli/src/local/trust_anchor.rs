@@ -1,12 +1,12 @@
 //! Fetches an account's trust anchors over HTTP, as the operator of a receiver would.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use countersign_shared::tls::{MAX_PEM_LENGTH, PemError, certificates_from_pem};
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+use super::http;
 
 /// Why there are no trust anchors.
 #[derive(Debug, Error)]
@@ -34,23 +34,36 @@ pub(crate) fn url(http: SocketAddr, account: &str) -> String {
 /// # Errors
 /// [`TrustAnchorError`].
 pub(crate) async fn fetch(url: &str) -> Result<Vec<CertificateDer<'static>>, TrustAnchorError> {
-    // A proxy from the environment has no business on the loopback interface.
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .build()?;
-    let mut response = client.get(url).send().await?.error_for_status()?;
+    checked(url, &page(url).await?)
+}
+
+/// The same as PEM.
+///
+/// # Errors
+/// [`TrustAnchorError`].
+pub(crate) async fn fetch_pem(url: &str) -> Result<String, TrustAnchorError> {
+    let pem = page(url).await?;
+    checked(url, &pem)?;
+    Ok(pem)
+}
+
+fn checked(url: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TrustAnchorError> {
+    certificates_from_pem(pem).map_err(|error| TrustAnchorError::Pem {
+        url: url.to_owned(),
+        error,
+    })
+}
+
+/// What is served at `url`, cut off where no trust anchors are that long.
+async fn page(url: &str) -> Result<String, reqwest::Error> {
+    let mut response = http::client()?.get(url).send().await?.error_for_status()?;
     let mut body = Vec::new();
     while body.len() <= MAX_PEM_LENGTH
         && let Some(chunk) = response.chunk().await?
     {
         body.extend_from_slice(&chunk);
     }
-    certificates_from_pem(&String::from_utf8_lossy(&body)).map_err(|error| TrustAnchorError::Pem {
-        url: url.to_owned(),
-        error,
-    })
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 #[cfg(test)]

@@ -1,0 +1,157 @@
+//! `countersign bench`: what the product costs on this machine. Load generator, control plane, agents
+//! and receiver as processes of their own, with mutual TLS, signatures and durable commits as in
+//! production, beside a bare HTTP client that does the same requests and keeps no promise.
+//!
+//! Floors in this folder, lowest first; a module imports only from floors below its own:
+//!
+//! 1. `child`, `failure`, `latency`, `machine`, `pace`, `payload`, `process`, `records`, `sequence`
+//! 2. `files`, `join`, `options`, `parts`
+//! 3. `receiver`, `settled`, `stream`
+//! 4. `bare`, `generator`, `setup`
+//! 5. `measure`
+//! 6. `report`
+//! 7. `table`
+
+pub(crate) mod bare;
+mod child;
+mod failure;
+mod files;
+pub(crate) mod generator;
+mod join;
+mod latency;
+mod machine;
+mod measure;
+mod options;
+mod pace;
+mod parts;
+mod payload;
+mod process;
+pub(crate) mod receiver;
+mod records;
+mod report;
+mod sequence;
+mod settled;
+mod setup;
+mod stream;
+mod table;
+
+use std::{fs, process::ExitCode};
+
+use clap::Args;
+use countersign_shared::{
+    logging::{self, LogFormat},
+    tasks::stop_signal,
+    tls,
+};
+
+use crate::{
+    local::directory::Directory,
+    output::{self, Console, Stream},
+};
+use failure::Failure;
+use machine::Machine;
+use options::Options;
+use parts::Parts;
+use report::Report;
+
+/// Of the temporary directory's name.
+const PREFIX: &str = "countersign-bench-";
+
+const NOTES: &str = "\
+What is measured:
+  The bare client runs first, for 5 seconds at most: POSTs of the same payload to the same receiver \
+over mutual TLS, from a process of its own. Then deliveries are submitted over SubmitDeliveries for \
+--duration seconds, and the run ends when all that was accepted to live destinations is settled.
+
+  CPU time (/proc/PID/stat) and bytes written (/proc/PID/io) are counted from the first measured \
+submission until everything is settled, and divided by the deliveries received between. Attempts at \
+slow and dead destinations count as costs and not as deliveries. Latencies begin when a delivery was \
+due by the clock, whether or not the control plane kept up.
+
+Exit status 0: every delivery to a live destination was accepted, received and settled; 1: not.
+
+Examples:
+  countersign bench                                       full speed, 100 destinations, 1 KiB
+  countersign bench --rate 1000 --duration 60 --json      latency at a rate, for a script
+  countersign bench --rate 500 --slow-share 0.1 --dead-share 0.1   do the bad harm the good?";
+
+/// Flags of `countersign bench`.
+#[derive(Debug, Args)]
+#[command(after_help = NOTES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Measures; returns when it has ended and nothing of it is left running.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    tls::install_default_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(Failure::io("can't start"))
+        .and_then(|runtime| {
+            // The filter is one that is understood.
+            let _ = logging::init(LogFormat::Human, "warn");
+            runtime.block_on(bench(&arguments.options))
+        });
+    match result {
+        Ok(report) => tell(&report, arguments.options.json),
+        Err(failure) => {
+            output::error(&format!("countersign bench: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(report: &Report, json: bool) -> ExitCode {
+    if json {
+        output::result(&report.to_json());
+    } else {
+        output::result(&table::table(report));
+    }
+    if report.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn bench(options: &Options) -> Result<Report, Failure> {
+    let directory = directory(options)?;
+    let mut parts = Parts::new(directory, Console::new(Stream::Error));
+    let measured = tokio::select! {
+        measured = measure(&mut parts, options) => measured,
+        signal = stop_signal() => match signal {
+            Ok(name) => Err(Failure::Interrupted(name)),
+            Err(error) => Err(Failure::io("can't wait for signals")(error)),
+        },
+    };
+    tokio::select! {
+        () = parts.stop() => {}
+        // A second signal: what still runs is killed when it is dropped.
+        _ = stop_signal() => {}
+    }
+    let closed = parts.directory.close();
+    let report = Report::new(options.clone(), Machine::this(), measured?);
+    closed.map_err(Failure::io("can't remove the temporary directory"))?;
+    Ok(report)
+}
+
+async fn measure(parts: &mut Parts, options: &Options) -> Result<measure::Measured, Failure> {
+    let setup = setup::start(parts, options).await?;
+    measure::run(parts, &setup, options).await
+}
+
+/// An earlier run's deliveries would be counted as this one's.
+fn directory(options: &Options) -> Result<Directory, Failure> {
+    let directory = Directory::open(options.data_dir.as_deref(), false, PREFIX)
+        .map_err(Failure::io("can't use the data directory"))?;
+    let mut content = fs::read_dir(directory.root()).map_err(Failure::io("the data directory"))?;
+    match content.next() {
+        None => Ok(directory),
+        Some(_) => Err(Failure::NotEmpty),
+    }
+}
