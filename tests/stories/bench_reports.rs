@@ -1,7 +1,7 @@
 //! `countersign bench --json`: a short run at a low rate loses nothing and says what it cost, every
 //! number by its name; and nothing is left running.
 
-use std::process::Command;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, process::Command};
 
 use countersign_tests::{
     folder::Folder,
@@ -103,6 +103,7 @@ fn percentiles_rise(report: &Value) {
 fn a_directory_with_something_in_it_is_refused() {
     let folder = Folder::new("bench-full");
     let data_dir = folder.subfolder("data");
+    std::fs::set_permissions(&data_dir, Permissions::from_mode(0o700)).unwrap();
     std::fs::write(data_dir.join("mine"), "x").unwrap();
     let mut command = Command::new(tools::countersign());
     command.args(["bench", "--data-dir"]).arg(&data_dir);
