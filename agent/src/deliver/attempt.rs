@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     classify::classify,
+    closed::{GRACE, left_behind},
     connector::{ConnectError, ConnectFailure},
     dial::DialFailure,
     facts::{Ending, Facts, OwnCertificate, Validity},
@@ -99,6 +100,8 @@ async fn send(signed: SignedRequest, bundle: &Prepared, clock: &dyn Clock) -> Ex
     *request.uri_mut() = bundle.uri.clone();
     *request.headers_mut() = signed.headers;
     let connection = capture_connection(&mut request);
+    let mut connecting = connection.clone();
+    let first = async { drop(connecting.wait_for_connection_metadata().await) };
     let begun = Instant::now();
     let exchange = async {
         match bundle.client.request(request).await {
@@ -111,7 +114,15 @@ async fn send(signed: SignedRequest, bundle: &Prepared, clock: &dyn Clock) -> Ex
         }
     };
     let scoped = ATTEMPT.scope(Arc::clone(&progress), exchange);
-    let ended = timeout(bundle.attempt_timeout, scoped).await;
+    let left_behind = left_behind(&progress, || used(&connection), first, GRACE);
+    let ended = timeout(bundle.attempt_timeout, async {
+        tokio::select! {
+            biased;
+            ending = scoped => ending,
+            () = left_behind => Ending::Lost,
+        }
+    })
+    .await;
     let used = used(&connection);
     let ending = ended.unwrap_or_else(|_| timed_out(&progress, used.is_some()));
     let opened = || progress.connection().map(|(_, handshake)| handshake);

@@ -22,6 +22,7 @@ use countersign_shared::{
 };
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
 
 use super::distinguished_name;
 
@@ -39,6 +40,7 @@ pub(super) struct Handshake {
     /// certificate.
     ticket: AtomicBool,
     uses: AtomicU64,
+    closed: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -192,6 +194,16 @@ impl Handshake {
     /// when it named none.
     pub(super) fn issuer_named(&self) -> Option<bool> {
         self.seen().issuer_named
+    }
+
+    /// The connection is no more.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Waits until the connection is no more.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// Notes that an attempt uses the connection; true for the first.

@@ -12,6 +12,7 @@ mod attempt;
 mod classify;
 mod client;
 mod clients;
+mod closed;
 mod connector;
 mod detail;
 mod dial;

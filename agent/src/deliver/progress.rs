@@ -53,6 +53,12 @@ impl Progress {
         connecting.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a connection is being opened for this attempt.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.connection()
+            .is_some_and(|(step, _)| step != Step::Ready)
+    }
+
     /// The head of the answer is here.
     pub(super) fn answered(&self, head: Head) {
         // There is one answer.

@@ -77,6 +77,12 @@ impl<S> Stream<S> {
     }
 }
 
+impl<S> Drop for Stream<S> {
+    fn drop(&mut self) {
+        self.handshake.close();
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
