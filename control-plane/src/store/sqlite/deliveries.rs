@@ -29,7 +29,8 @@ use crate::{
 #[async_trait]
 impl DeliveryStore for SqliteStore {
     async fn submit(&self, new: NewDelivery) -> Result<Delivery> {
-        self.write(move |connection| submit(connection, &new)).await
+        self.write_checked(move |connection| submit(connection, &new))
+            .await
     }
 
     async fn due(&self) -> Result<Vec<Due>> {
@@ -47,7 +48,7 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<(Vec<SealedJob>, Vec<Due>)> {
-        self.write(move |connection| leases::lease(connection, &grants, now, until))
+        self.write_urgent(move |connection| leases::lease(connection, &grants, now, until))
             .await
     }
 
@@ -58,7 +59,7 @@ impl DeliveryStore for SqliteStore {
         until: Timestamp,
     ) -> Result<Vec<LeaseId>> {
         let agent = agent.clone();
-        self.write(move |connection| leases::extend(connection, &agent, leases, until))
+        self.write_urgent(move |connection| leases::extend(connection, &agent, leases, until))
             .await
     }
 
@@ -69,12 +70,12 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Vec<DestinationKey>> {
         let agent = agent.clone();
-        self.write(move |connection| leases::release_all_but(connection, &agent, &held, now))
+        self.write_urgent(move |connection| leases::release_all_but(connection, &agent, &held, now))
             .await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>> {
-        self.write(move |connection| settle::settle(connection, &settlement))
+        self.write_urgent(move |connection| settle::settle(connection, &settlement))
             .await
     }
 

@@ -86,12 +86,15 @@ pub(super) fn lease(
 ) -> Result<(Vec<SealedJob>, Vec<Due>)> {
     let mut jobs = Vec::new();
     let mut next = Vec::new();
+    let mut granted = Vec::with_capacity(grants.len());
     for grant in grants {
+        granted.push((grant, agent_key(connection, &grant.agent)?));
+    }
+    for (grant, agent) in granted {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
         if due_of(connection, grant.destination)?.is_none() {
             continue;
         }
-        let agent = agent_key(connection, &grant.agent)?;
         let query = "SELECT due_at, id FROM due WHERE destination = ? AND due_at <= ?
                      ORDER BY due_at, id LIMIT ?";
         let size = i64::try_from(grant.limit).unwrap_or(i64::MAX);
@@ -103,7 +106,7 @@ pub(super) fn lease(
             ))
         })?;
         for (due_at, id) in found {
-            jobs.push(lease_one(connection, grant, agent, (due_at, id), until)?);
+            jobs.extend(lease_one(connection, grant, agent, (due_at, id), until)?);
         }
         if let Some(at) = due_of(connection, grant.destination)? {
             next.push(Due {
@@ -121,7 +124,14 @@ fn lease_one(
     agent: i64,
     (due_at, id): (Timestamp, DeliveryId),
     until: Timestamp,
-) -> Result<SealedJob> {
+) -> Result<Option<SealedJob>> {
+    let query = "SELECT sealed FROM payloads WHERE id = ?";
+    let Some(sealed_payload) = one(connection, query, [Column(id)], |row| row.get(0))? else {
+        // A row that should not be there must not hold up the others for ever.
+        tracing::error!(delivery = %id, "due without a payload; it is left out");
+        delete_due(connection, grant.destination.0, due_at, id)?;
+        return Ok(None);
+    };
     let update = "UPDATE deliveries SET state = ?, epoch = epoch + 1, agent = ?, due_at = ?
                   WHERE id = ? RETURNING epoch, content_type, attempt_count";
     let leased = params![
@@ -136,10 +146,7 @@ fn lease_one(
         one(connection, update, leased, read)?.ok_or_else(missing)?;
     delete_due(connection, grant.destination.0, due_at, id)?;
     insert_due(connection, grant.destination.0, until, id)?;
-    let query = "SELECT sealed FROM payloads WHERE id = ?";
-    let sealed_payload =
-        one(connection, query, [Column(id)], |row| row.get(0))?.ok_or_else(missing)?;
-    Ok(SealedJob {
+    Ok(Some(SealedJob {
         lease: LeaseId {
             delivery: id,
             epoch: epoch.unsigned_abs(),
@@ -149,7 +156,7 @@ fn lease_one(
         sealed_payload,
         content_type,
         attempt_number: attempt_count + 1,
-    })
+    }))
 }
 
 /// A lease as its delivery's row has it.

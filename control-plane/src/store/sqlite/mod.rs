@@ -22,7 +22,10 @@ use std::path::Path;
 use countersign_shared::tasks::Tasks;
 use rusqlite::Connection;
 
-use self::{readers::Readers, writer::Writer};
+use self::{
+    readers::Readers,
+    writer::{Lane, Writer},
+};
 use super::{Result, StoreError};
 
 /// The embedded store. Its threads end when it is dropped.
@@ -51,7 +54,23 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.run(work).await
+        self.writer.run(Lane::Savepoint, work).await
+    }
+
+    /// As [`SqliteStore::write`], for `work` that fails only before its first change; see `writer`.
+    async fn write_checked<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(Lane::Checked, work).await
+    }
+
+    /// As [`SqliteStore::write_checked`], ahead of everything that is not urgent.
+    async fn write_urgent<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(Lane::Urgent, work).await
     }
 
     /// Runs `work` on a reader: it sees all that was answered before.

@@ -2,11 +2,22 @@
 //! the commit. While a commit syncs the disk the next batch gathers, so the batch grows with the
 //! load by itself, and a lone write waits for nobody.
 //!
-//! Each piece of work runs in a savepoint: one that fails takes back its own changes and no other's.
+//! Leases and outcomes go ahead of everything else: when more is submitted than can be delivered, the
+//! submissions wait for each other and the deliveries do not wait for them.
+//!
+//! A piece of work runs in a savepoint, so that one that fails takes back its own changes and no
+//! other's; or it is *checked*: it looks before it writes, fails only before its first change, and
+//! needs none (a savepoint copies every page that is touched in it). Should a checked piece break
+//! its word (the disk is full), the whole batch is taken back.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
 
 use countersign_shared::tasks::{OnFailure, Tasks};
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::readers::Reading;
 use crate::store::{Result, StoreError};
@@ -16,48 +27,138 @@ const BATCH: usize = 256;
 /// How many may wait; beyond that, callers wait to enter.
 const QUEUE: usize = 4 * BATCH;
 
-/// Runs inside the transaction; gives back what to do once the commit's result is known.
-type Work = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+/// Runs inside the transaction; gives back what to do once the commit's result is known, and why the
+/// whole batch must be taken back, if it must.
+type Work = Box<dyn FnOnce(&Connection) -> (Answer, Option<StoreError>) + Send>;
 type Answer = Box<dyn FnOnce(&Result<()>) + Send>;
 
-/// Hands work to the writer's thread.
-#[derive(Debug)]
+/// What is waiting to be written.
+#[derive(Default)]
+struct Waiting {
+    urgent: VecDeque<Work>,
+    ordinary: VecDeque<(Work, OwnedSemaphorePermit)>,
+    closed: bool,
+}
+
+impl Waiting {
+    fn next(&mut self) -> Option<Work> {
+        let ordinary = || self.ordinary.pop_front().map(|(work, _place)| work);
+        self.urgent.pop_front().or_else(ordinary)
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+impl Queue {
+    /// Pieces of work are whole or not there; a panic elsewhere leaves none half in the queue.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for work; `None` when there will be no more.
+    fn wait(&self) -> Option<Work> {
+        let mut waiting = self.lock();
+        loop {
+            match waiting.next() {
+                Some(work) => return Some(work),
+                None if waiting.closed => return None,
+                None => {
+                    let woken = self.arrived.wait(waiting);
+                    waiting = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+/// How a piece of work is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// In its turn, in a savepoint.
+    Savepoint,
+    /// In its turn; fails only before its first change.
+    Checked,
+    /// Ahead of the others; fails only before its first change. Bounded by the number of sessions, so
+    /// it never waits to enter.
+    Urgent,
+}
+
+/// Hands work to the writer's thread, which ends when this is dropped.
 pub(super) struct Writer {
-    queue: mpsc::Sender<Work>,
+    queue: Arc<Queue>,
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.arrived.notify_all();
+    }
 }
 
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(connection: Connection, reading: Reading, tasks: &Tasks) -> Result<Self> {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Queue::default());
+        let served = Arc::clone(&queue);
         tasks
             .spawn_thread("store writer", OnFailure::StopProcess, move || {
-                write_until_closed(&connection, waiting);
+                write_until_closed(&connection, &served);
                 reading.wait();
                 Ok::<_, StoreError>(())
             })
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { queue })
+        Ok(Self {
+            queue,
+            places: Arc::new(Semaphore::new(QUEUE)),
+        })
     }
 
     /// Runs `work` in the next transaction and answers when that is on disk.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, replied) = oneshot::channel();
         let boxed: Work = Box::new(move |connection| {
-            let result = in_savepoint(connection, work);
-            Box::new(move |committed| {
+            let (result, fatal) = match lane {
+                Lane::Savepoint => (in_savepoint(connection, work), None),
+                Lane::Checked | Lane::Urgent => checked(connection, work),
+            };
+            let answer: Answer = Box::new(move |committed| {
                 // A caller that went away no longer needs the answer.
                 let _ = reply.send(match committed {
                     Ok(()) => result,
                     Err(error) => result.and(Err(error.clone())),
                 });
-            })
+            });
+            (answer, fatal)
         });
-        self.queue.send(boxed).await.map_err(|_| stopped())?;
+        self.enter(lane, boxed).await?;
         replied.await.map_err(|_| stopped())?
+    }
+
+    async fn enter(&self, lane: Lane, work: Work) -> Result<()> {
+        if lane == Lane::Urgent {
+            self.queue.lock().urgent.push_back(work);
+        } else {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let place = place.map_err(|_| stopped())?;
+            self.queue.lock().ordinary.push_back((work, place));
+        }
+        self.queue.arrived.notify_one();
+        Ok(())
     }
 }
 
@@ -65,22 +166,23 @@ fn stopped() -> StoreError {
     StoreError::Unavailable("it has been stopped".to_owned())
 }
 
-fn write_until_closed(connection: &Connection, mut waiting: mpsc::Receiver<Work>) {
-    while let Some(first) = waiting.blocking_recv() {
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-            refuse(&mut waiting, connection, first, &error.into());
-            continue;
-        }
-        let mut answers = vec![first(connection)];
-        while answers.len() < BATCH {
-            match waiting.try_recv() {
-                Ok(work) => answers.push(work(connection)),
-                Err(_) => break,
+fn write_until_closed(connection: &Connection, queue: &Queue) {
+    while let Some(first) = queue.wait() {
+        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let mut answers = Vec::new();
+        let committed = match begun {
+            Ok(()) => {
+                let fatal = run_batch(connection, queue, first, &mut answers);
+                end(connection, fatal)
             }
-        }
-        let committed = commit(connection);
+            Err(error) => {
+                // Dropped unrun: its caller hears that the store does not answer.
+                drop(first);
+                Err(error.into())
+            }
+        };
         if let Err(error) = &committed {
-            tracing::error!(%error, "the store could not commit");
+            tracing::error!(%error, "the store could not write");
         }
         for answer in answers {
             answer(&committed);
@@ -88,35 +190,52 @@ fn write_until_closed(connection: &Connection, mut waiting: mpsc::Receiver<Work>
     }
 }
 
-fn commit(connection: &Connection) -> Result<()> {
-    connection.execute_batch("COMMIT").map_err(|error| {
-        // A failed commit (disk full) can leave the transaction open; the next BEGIN needs it gone.
-        if !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK");
-        }
-        error.into()
-    })
-}
-
-/// No transaction could be begun: everybody who waits is told so.
-fn refuse(
-    waiting: &mut mpsc::Receiver<Work>,
+/// Runs what is waiting, `first` first; answers why all of it must be taken back, if it must.
+fn run_batch(
     connection: &Connection,
+    queue: &Queue,
     first: Work,
-    error: &StoreError,
-) {
-    let refusal = Err(error.clone());
+    answers: &mut Vec<Answer>,
+) -> Option<StoreError> {
     let mut next = Some(first);
     while let Some(work) = next {
-        // Run and rolled back at once: outside a transaction a savepoint is one of its own.
-        if connection.execute_batch("SAVEPOINT refused").is_ok() {
-            let answer = work(connection);
-            let _ = connection.execute_batch("ROLLBACK TO refused; RELEASE refused");
-            answer(&refusal);
+        let (answer, fatal) = work(connection);
+        answers.push(answer);
+        if fatal.is_some() {
+            return fatal;
         }
-        // Otherwise the work is dropped, and with it its reply: the caller hears "stopped".
-        next = waiting.try_recv().ok();
+        next = match answers.len() < BATCH {
+            true => queue.lock().next(),
+            false => None,
+        };
     }
+    None
+}
+
+fn end(connection: &Connection, fatal: Option<StoreError>) -> Result<()> {
+    let ended = match fatal {
+        None => connection.execute_batch("COMMIT").map_err(Into::into),
+        Some(error) => Err(error),
+    };
+    // A failed commit (disk full) can leave the transaction open; the next BEGIN needs it gone.
+    if ended.is_err() && !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    ended
+}
+
+/// Runs work that fails only before its first change. Any other failure is one of the database, and
+/// what was changed by then is unknown.
+fn checked<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> (Result<T>, Option<StoreError>) {
+    let result = work(connection);
+    let fatal = match &result {
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => Some(error.clone()),
+        _ => None,
+    };
+    (result, fatal)
 }
 
 fn in_savepoint<T>(
@@ -149,6 +268,14 @@ mod tests {
         connection
     }
 
+    fn start(connection: Connection) -> (Writer, Tasks) {
+        let (tasks, _failures) = Tasks::new();
+        (
+            Writer::start(connection, Reading::nobody(), &tasks).unwrap(),
+            tasks,
+        )
+    }
+
     fn insert(x: i64) -> impl FnOnce(&Connection) -> Result<i64> + Send + 'static {
         move |connection| {
             connection.execute("INSERT INTO t VALUES (?)", [x])?;
@@ -156,29 +283,58 @@ mod tests {
         }
     }
 
+    async fn rows(writer: &Writer) -> Vec<i64> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare("SELECT x FROM t ORDER BY x")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
+        };
+        writer.run(Lane::Savepoint, read).await.unwrap()
+    }
+
     #[tokio::test]
     async fn one_failure_in_a_batch_takes_back_its_own_changes_only() {
-        let (tasks, _failures) = Tasks::new();
-        let writer = Writer::start(table(), Reading::nobody(), &tasks).unwrap();
+        let (writer, _tasks) = start(table());
         let bad = |connection: &Connection| -> Result<()> {
             connection.execute("INSERT INTO t VALUES (5)", [])?;
             Err(StoreError::Precondition("no".to_owned()))
         };
         let (one, refused, two) = tokio::join!(
-            writer.run(insert(1)),
-            writer.run(bad),
-            writer.run(insert(2))
+            writer.run(Lane::Savepoint, insert(1)),
+            writer.run(Lane::Savepoint, bad),
+            writer.run(Lane::Checked, insert(2)),
         );
         assert_eq!((one, two), (Ok(1), Ok(2)));
         assert_eq!(refused, Err(StoreError::Precondition("no".to_owned())));
-        let rows = writer
-            .run(|connection| {
-                let mut statement = connection.prepare("SELECT x FROM t ORDER BY x")?;
-                let rows = statement.query_map([], |row| row.get(0))?;
-                Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
-            })
-            .await;
-        assert_eq!(rows, Ok(vec![1, 2]));
+        assert_eq!(rows(&writer).await, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn checked_work_that_breaks_halfway_takes_the_batch_with_it_and_no_more() {
+        let (writer, _tasks) = start(table());
+        let breaks = |connection: &Connection| -> Result<()> {
+            connection.execute("INSERT INTO t VALUES (5)", [])?;
+            Err(StoreError::Unavailable("disk full".to_owned()))
+        };
+        let refuses = |_: &Connection| -> Result<()> { Err(StoreError::NotFound("x".to_owned())) };
+        let (one, broken) = tokio::join!(
+            writer.run(Lane::Savepoint, insert(1)),
+            writer.run(Lane::Urgent, breaks),
+        );
+        assert!(broken.is_err());
+        let kept = rows(&writer).await;
+        // In one batch with the broken one it was taken back, and its caller was told.
+        assert_eq!(kept, one.map_or_else(|_| vec![], |x| vec![x]));
+        let (refused, two) = tokio::join!(
+            writer.run(Lane::Checked, refuses),
+            writer.run(Lane::Checked, insert(2)),
+        );
+        assert_eq!(
+            (refused.is_err(), two),
+            (true, Ok(2)),
+            "a refusal harms nobody"
+        );
+        assert!(rows(&writer).await.contains(&2));
     }
 
     #[tokio::test]
@@ -191,13 +347,35 @@ mod tests {
                  CREATE TABLE child (x INTEGER REFERENCES t (x) DEFERRABLE INITIALLY DEFERRED);",
             )
             .unwrap();
-        let (tasks, _failures) = Tasks::new();
-        let writer = Writer::start(connection, Reading::nobody(), &tasks).unwrap();
+        let (writer, _tasks) = start(connection);
         let orphan = |connection: &Connection| {
             connection.execute("INSERT INTO child VALUES (9)", [])?;
             Ok(())
         };
-        assert!(writer.run(orphan).await.is_err());
-        assert_eq!(writer.run(insert(3)).await, Ok(3), "the next batch works");
+        assert!(writer.run(Lane::Checked, orphan).await.is_err());
+        let next = writer.run(Lane::Savepoint, insert(3)).await;
+        assert_eq!(next, Ok(3), "the next batch works");
+    }
+
+    #[test]
+    fn what_is_urgent_goes_first() {
+        let mut waiting = Waiting::default();
+        let places = Arc::new(Semaphore::new(1));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |name: &'static str| -> Work {
+            let order = Arc::clone(&order);
+            Box::new(move |_| {
+                order.lock().unwrap().push(name);
+                (Box::new(|_| ()), None)
+            })
+        };
+        let place = places.try_acquire_owned().unwrap();
+        waiting.ordinary.push_back((note("submission"), place));
+        waiting.urgent.push_back(note("lease"));
+        let connection = table();
+        while let Some(work) = waiting.next() {
+            drop(work(&connection));
+        }
+        assert_eq!(*order.lock().unwrap(), ["lease", "submission"]);
     }
 }
