@@ -8,7 +8,7 @@ use rcgen::KeyPair;
 use super::{
     CaError, SigningAuthority,
     authority::{new_key, new_serials},
-    profile::{AUTHORITY_LIFE, Profile, ROOT_LIFE, Validity},
+    profile::{AUTHORITY_LIFE, Profile, ROOT_LIFE, Validity, common_name},
 };
 use crate::{
     model::{Authority, AuthorityOwner, Serial},
@@ -108,7 +108,11 @@ pub async fn new_account_authority(
     let plan = Plan {
         owner: AuthorityOwner::Account(account.clone()),
         generation,
-        common_name: format!("Countersign Delivery CA — {} G{generation}", account.id()),
+        common_name: common_name(
+            "Countersign Delivery CA — ",
+            account.id().as_str(),
+            &format!(" G{generation}"),
+        ),
         path_length: 1,
         life: AUTHORITY_LIFE,
         root: Some(root),

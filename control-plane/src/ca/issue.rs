@@ -14,7 +14,10 @@ use rustls_pki_types::PrivateKeyDer;
 use super::{
     CaError, SigningAuthority, SigningRequest,
     authority::{new_key, new_serials},
-    profile::{CLIENT_LIFE, ClientNames, IDENTITY_LIFE, Profile, SERVER_LIFE, Validity, agent_uri},
+    profile::{
+        CLIENT_LIFE, ClientNames, IDENTITY_LIFE, MAX_COMMON_NAME, Profile, SERVER_LIFE, Validity,
+        agent_uri,
+    },
 };
 use crate::{
     model::{ClientCertificate, ClientCertificateState, Serial},
@@ -127,7 +130,9 @@ pub async fn issue_server(
             Err(_) => SanType::DnsName(name.as_str().try_into()?),
         });
     }
-    let common_name = names.first().map_or("countersign", String::as_str);
+    // Clients look at the alternative names; a longer name does not fit here (RFC 5280 appendix A.1).
+    let mut fitting = names.iter().filter(|name| name.len() <= MAX_COMMON_NAME);
+    let common_name = fitting.next().map_or("countersign", String::as_str);
     let params = Profile::Server.params(common_name, alternatives, serial, validity)?;
     let signed = authority.sign(Profile::Server, &params, serial, validity, &key)?;
     Ok((

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use countersign_shared::{
+    digest::{hex, sha256},
     name::{AgentName, DestinationName, Id},
     time::Timestamp,
 };
@@ -178,10 +179,27 @@ impl ClientNames {
     pub fn dedicated(trust_domain: &str, destination: &DestinationName) -> Self {
         let (account, id) = (destination.account(), destination.destination());
         Self {
-            common_name: format!("countersign-delivery.{account}"),
+            common_name: common_name("countersign-delivery.", account, ""),
             uri: format!("spiffe://{trust_domain}/account/{account}/destination/{id}"),
         }
     }
+}
+
+/// Longest common name, in characters (RFC 5280 appendix A.1, ub-common-name).
+pub(super) const MAX_COMMON_NAME: usize = 64;
+
+/// A common name with an account's id in it. An id that does not fit is cut and gets a hash, after a
+/// dot, which no id contains: two accounts never have the same name.
+pub(super) fn common_name(before: &str, account: &str, after: &str) -> String {
+    let around = before.chars().count() + after.chars().count();
+    let room = MAX_COMMON_NAME.saturating_sub(around);
+    if account.len() <= room {
+        return format!("{before}{account}{after}");
+    }
+    let hash = hex(&sha256(account.as_bytes())[..4]);
+    // Ids are ASCII, so every cut is between characters.
+    let kept = &account[..room.saturating_sub(hash.len() + 1)];
+    format!("{before}{kept}.{hash}{after}")
 }
 
 /// The URI in an agent's identity: `spiffe://<trust domain>/agent/<name>`.
@@ -205,4 +223,28 @@ pub fn identity_of(trust_domain: &str, certificate: &[u8]) -> Option<AgentName> 
         });
     let id = Id::existing(agents.next()?).ok()?;
     agents.next().is_none().then(|| AgentName::from(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_ids_are_shortened_to_what_a_common_name_may_have_and_stay_apart() {
+        let short = common_name("countersign-delivery.", "acme", "");
+        assert_eq!(short, "countersign-delivery.acme");
+        let fits = "a".repeat(43);
+        let whole = common_name("countersign-delivery.", &fits, "");
+        assert_eq!(whole, format!("countersign-delivery.{fits}"));
+        let (one, other) = (
+            format!("{}b", "a".repeat(62)),
+            format!("{}c", "a".repeat(62)),
+        );
+        let names = [one, other].map(|id| common_name("Countersign Delivery CA — ", &id, " G12"));
+        assert_ne!(names[0], names[1]);
+        for name in &names {
+            assert_eq!(name.chars().count(), MAX_COMMON_NAME, "{name}");
+            assert!(name.ends_with(" G12"), "{name}");
+        }
+    }
 }
