@@ -3,13 +3,27 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
-use crate::v1::{Bundle, CreateJoinTokenResponse, EnrollRequest, RevealSigningSecretResponse};
+use crate::v1::{
+    Bundle, CreateJoinTokenResponse, EnrollRequest, RevealSigningSecretResponse, StandbyCertificate,
+};
 
 impl Debug for Bundle {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         f.debug_struct("Bundle")
             .field("destination", &self.destination)
             .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for StandbyCertificate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("StandbyCertificate")
+            .field(
+                "client_certificate_version",
+                &self.client_certificate_version,
+            )
+            .field("use", &self.r#use)
             .finish_non_exhaustive()
     }
 }

@@ -38,6 +38,24 @@ pub const ATTEMPT_TIMEOUT: (Duration, Duration, Duration) = (
 /// Smallest and largest concurrency limit, and the default.
 pub const CONCURRENCY_LIMIT: (u32, u32, u32) = (1, 1024, 64);
 
+/// A client certificate with its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Version of the client certificate.
+    pub version: u32,
+    /// The certificate and its chain, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// PKCS#8 in DER.
+    pub private_key: SecretBytes,
+}
+
+/// Without the key.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.version)
+    }
+}
+
 /// All that an agent needs for a destination.
 #[derive(Clone)]
 pub struct Bundle {
@@ -49,12 +67,12 @@ pub struct Bundle {
     pub content_sha256: [u8; 32],
     /// Where to deliver.
     pub url: Url,
-    /// The client certificate and its chain, leaf first.
-    pub certificate_chain: Vec<CertificateDer<'static>>,
-    /// PKCS#8 in DER.
-    pub private_key: SecretBytes,
-    /// Version of the client certificate.
-    pub client_certificate_version: u32,
+    /// What is presented.
+    pub active: Credential,
+    /// The next one: presented in probes alone.
+    pub candidate: Option<Credential>,
+    /// The one before: presented within the same attempt when the receiver refuses the active one.
+    pub fallback: Option<Credential>,
     /// Authorities for the server's certificate. Empty: those of the agent's host.
     pub server_cas: Vec<CertificateDer<'static>>,
     /// Lowest TLS version.
@@ -76,10 +94,9 @@ impl fmt::Debug for Bundle {
         f.debug_struct("Bundle")
             .field("destination", &self.destination)
             .field("generation", &self.generation)
-            .field(
-                "client_certificate_version",
-                &self.client_certificate_version,
-            )
+            .field("active", &self.active)
+            .field("candidate", &self.candidate)
+            .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
 }

@@ -128,6 +128,30 @@ classes! {
 }
 
 impl FailureClass {
+    /// The receiver does not accept the client certificate itself. (A 403 is about the identity in
+    /// it, and is not one of these.)
+    pub const fn refuses_client_certificate(self) -> bool {
+        matches!(
+            self,
+            Self::ClientCertificateExpired
+                | Self::ClientCaNotTrusted
+                | Self::ClientCertificateRevoked
+                | Self::ClientCertificateRequired
+                | Self::ClientCertificateRejected
+        )
+    }
+
+    /// We do not accept the receiver's certificate; nothing was sent.
+    pub const fn refuses_server_certificate(self) -> bool {
+        matches!(
+            self,
+            Self::ServerCertificateExpired
+                | Self::ServerCaNotTrusted
+                | Self::ServerNameMismatch
+                | Self::ServerCertificateRevoked
+        )
+    }
+
     /// The class with this text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL

@@ -8,7 +8,8 @@
 //! 2. `random`
 //! 3. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`
 //! 4. `outcome`, `bundle`, `job`, `join_token`
-//! 5. `wire`
+//! 5. `probe`
+//! 6. `wire`
 
 pub mod address_range;
 pub mod bundle;
@@ -21,6 +22,7 @@ pub mod join_token;
 pub mod logging;
 pub mod name;
 pub mod outcome;
+pub mod probe;
 pub mod random;
 pub mod seal;
 pub mod secret;

@@ -109,4 +109,19 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// What else is known: a text from the agent's fixed list, never a library's; empty when nothing is.
     pub detail: Cow<'static, str>,
+    /// The receiver refused the active certificate, and the attempt went on with the one before.
+    pub refused: Option<Box<CertificateRefusal>>,
+}
+
+/// A client certificate that a receiver refused within an attempt that went on with another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRefusal {
+    /// Version of the certificate.
+    pub version: u32,
+    /// How it was refused.
+    pub class: FailureClass,
+    /// What was seen in that handshake.
+    pub handshake: Option<HandshakeRecord>,
+    /// What else is known.
+    pub detail: Cow<'static, str>,
 }

@@ -10,7 +10,7 @@ use countersign_agent::{
     metrics::Metrics,
 };
 use countersign_shared::{
-    bundle::{Bundle, MinimumTls, MtlsEnforcement, parse_destination_url},
+    bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement, parse_destination_url},
     job::{LeaseId, LeasedJob},
     name::DestinationName,
     outcome::Outcome,
@@ -126,9 +126,13 @@ impl DeliveryBench {
             generation: self.generation,
             content_sha256: [0; 32],
             url: parse_destination_url(&delivery.url).expect("a URL"),
-            certificate_chain: delivery.client.chain.clone(),
-            private_key: SecretBytes::from(delivery.client.key.clone()),
-            client_certificate_version: 1,
+            active: Credential {
+                version: 1,
+                chain: delivery.client.chain.clone(),
+                private_key: SecretBytes::from(delivery.client.key.clone()),
+            },
+            candidate: None,
+            fallback: None,
             server_cas: vec![delivery.server_authority.clone()],
             minimum_tls: delivery.minimum_tls,
             mtls_enforcement: delivery.enforcement,

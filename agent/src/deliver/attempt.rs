@@ -90,6 +90,7 @@ pub(super) fn not_attempted(job: &LeasedJob, at: Timestamp, detail: &'static str
         started_at: at,
         retry_after: None,
         detail: detail.into(),
+        refused: None,
     }
 }
 
@@ -233,6 +234,7 @@ impl Exchange {
             started_at,
             retry_after: self.head.and_then(|head| head.retry_after),
             detail: verdict.detail.into(),
+            refused: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{
-    bundle::{Bundle, MinimumTls},
+    bundle::{Bundle, Credential, MinimumTls},
     outcome::PresentedCertificate,
     time::Clock,
     tls,
@@ -45,21 +45,22 @@ const PING: Duration = Duration::from_secs(20);
 /// The client of a bundle.
 pub(super) type Client = legacy::Client<Connector, Payload>;
 
-/// Builds the client that `bundle` needs.
+/// Builds the client that `bundle` needs to present `credential`.
 ///
 /// # Errors
 /// [`PrepareError`]: certificate and key, or the trust, are not usable.
 pub(super) fn build(
     bundle: &Bundle,
+    credential: &Credential,
     presented: PresentedCertificate,
     dialler: Dialler,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 ) -> Result<Client, PrepareError> {
     let resolver = Resolver {
-        certified: Arc::new(certified_key(bundle)?),
+        certified: Arc::new(certified_key(credential)?),
         presented,
-        issuers: issuers(&bundle.certificate_chain),
+        issuers: issuers(&credential.chain),
     };
     let mut config = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(versions(bundle.minimum_tls))
@@ -99,14 +100,14 @@ fn issuers(chain: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
     chain.iter().filter_map(|it| issuer(it)).collect()
 }
 
-fn certified_key(bundle: &Bundle) -> Result<CertifiedKey, PrepareError> {
-    let key = PrivatePkcs8KeyDer::from(bundle.private_key.expose());
+fn certified_key(credential: &Credential) -> Result<CertifiedKey, PrepareError> {
+    let key = PrivatePkcs8KeyDer::from(credential.private_key.expose());
     let key = PrivateKeyDer::Pkcs8(key);
     let signing = tls::provider()
         .key_provider
         .load_private_key(key.clone_key())
         .map_err(|_| PrepareError::Key)?;
-    let certified = CertifiedKey::new(bundle.certificate_chain.clone(), signing);
+    let certified = CertifiedKey::new(credential.chain.clone(), signing);
     certified.keys_match().map_err(|_| PrepareError::OtherKey)?;
     Ok(certified)
 }

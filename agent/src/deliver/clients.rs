@@ -8,7 +8,7 @@ use std::{
 
 use countersign_shared::{
     address_range::AddressRange,
-    bundle::{Bundle, MinimumTls, MtlsEnforcement},
+    bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement},
     digest::sha256,
     outcome::PresentedCertificate,
     time::Clock,
@@ -54,14 +54,15 @@ impl Clients {
         }
     }
 
-    /// The client for `bundle`: one that is in use, or a new one.
+    /// The client for `bundle` that presents `credential`: one that is in use, or a new one.
     pub(super) fn get(
         &self,
         bundle: &Bundle,
+        credential: &Credential,
         presented: PresentedCertificate,
     ) -> Result<Arc<Client>, PrepareError> {
         let key = Key {
-            chain: digest(&bundle.certificate_chain),
+            chain: digest(&credential.chain),
             version: presented.version,
             trust: digest(&bundle.server_cas),
             minimum_tls: bundle.minimum_tls,
@@ -75,7 +76,9 @@ impl Clients {
         }
         let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
         let dialler = self.dialler.clone();
-        let client = Arc::new(build(bundle, presented, dialler, clock, metrics)?);
+        let client = Arc::new(build(
+            bundle, credential, presented, dialler, clock, metrics,
+        )?);
         cache.retain(|_, client| client.strong_count() > 0);
         cache.insert(key, Arc::downgrade(&client));
         Ok(client)

@@ -44,16 +44,16 @@ impl Prepared {
     /// # Errors
     /// [`PrepareError`].
     pub fn new(bundle: Bundle, clients: &Clients) -> Result<Self, PrepareError> {
-        let leaf = bundle.certificate_chain.first();
+        let leaf = bundle.active.chain.first();
         let facts = leaf
             .and_then(|leaf| certificate_facts(leaf))
             .ok_or(PrepareError::NotACertificate)?;
         let uri = bundle.url.as_str().parse().map_err(|_| PrepareError::Url)?;
         let presented = PresentedCertificate {
-            version: bundle.client_certificate_version,
+            version: bundle.active.version,
             serial: facts.serial,
         };
-        let client = clients.get(&bundle, presented)?;
+        let client = clients.get(&bundle, &bundle.active, presented)?;
         Ok(Self {
             destination: bundle.destination,
             generation: bundle.generation,

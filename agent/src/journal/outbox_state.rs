@@ -212,6 +212,7 @@ pub(super) mod testing {
             started_at: NOW,
             retry_after: None,
             detail: "".into(),
+            refused: None,
         };
         (lease(&outcome), outcome)
     }

@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
                 tracing::info!("the control plane is going away; finishing what is in hand");
                 self.draining = true;
             }
-            Some(In::Heartbeat(_) | In::Welcome(_)) => {}
+            Some(In::Heartbeat(_) | In::Welcome(_) | In::Probe(_) | In::Revocation(_)) => {}
             // A newer control plane may say what this agent does not know.
             None => tracing::debug!("a message of an unknown kind was ignored"),
         }

@@ -13,7 +13,7 @@ use crate::support::{
 };
 use bytes::Bytes;
 use countersign_shared::{
-    bundle::{Bundle, MinimumTls, MtlsEnforcement},
+    bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement},
     class::FailureClass as Class,
     signature,
     time::{ManualClock, Timestamp},
@@ -60,7 +60,7 @@ async fn a_delivery_carries_both_proofs_and_the_record_says_so() {
     let receiver = Receiver::start(&bench.tasks, pki.strict().config(), 204).await;
     let bundle = pki.bundle(&receiver.url());
     let secret = bundle.signing_secrets[0].clone();
-    let leaf = countersign_shared::tls::certificate_facts(&bundle.certificate_chain[0]).unwrap();
+    let leaf = countersign_shared::tls::certificate_facts(&bundle.active.chain[0]).unwrap();
     bench.install(bundle);
 
     let payload: Vec<u8> = (0..=255).cycle().take(3 * 256).collect();
@@ -474,21 +474,30 @@ async fn bundles_that_can_not_work_are_refused_with_the_reason() {
         (
             "not for the private key",
             Bundle {
-                private_key: pki.account.client().key.into(),
+                active: Credential {
+                    private_key: pki.account.client().key.into(),
+                    ..good.active.clone()
+                },
                 ..good.clone()
             },
         ),
         (
             "not a usable PKCS#8 key",
             Bundle {
-                private_key: vec![1, 2, 3].into(),
+                active: Credential {
+                    private_key: vec![1, 2, 3].into(),
+                    ..good.active.clone()
+                },
                 ..good.clone()
             },
         ),
         (
             "not an X.509 certificate",
             Bundle {
-                certificate_chain: vec![vec![1, 2, 3].into()],
+                active: Credential {
+                    chain: vec![vec![1, 2, 3].into()],
+                    ..good.active.clone()
+                },
                 ..good.clone()
             },
         ),

@@ -191,6 +191,7 @@ impl AgentSessionApi {
                 }
                 return Ok(());
             }
+            Message::ProbeResult(_) | Message::RevocationAcknowledgement(_) => return Ok(()),
             Message::OutcomeReport(report) => {
                 let outcomes = report.outcomes.into_iter().map(outcome_from_wire);
                 Report::Outcomes(outcomes.collect::<Result<_, _>>()?)

@@ -12,12 +12,16 @@ use countersign_shared::{
 use tonic::{Request, Response, Status};
 
 use super::{
+    destination_config::{key_algorithm_to_wire, trust_model_to_wire},
     page, status,
     violations::{Violations, name},
 };
 use crate::{
     ca::{ClientNames, SigningAuthority, pem},
-    model::{Authority, AuthorityOwner, ClientCertificate, ClientCertificateState, Page},
+    model::{
+        Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Page,
+        TrustModel,
+    },
     store::{Store, StoreError},
 };
 
@@ -166,13 +170,14 @@ impl CertificateApi {
         v1::CertificateAuthority {
             name: format!("{account}/certificateAuthorities/{generation}"),
             generation: i32::try_from(generation).unwrap_or(i32::MAX),
-            state: v1::CertificateAuthorityState::Active.into(),
+            state: authority_state(authority.state).into(),
             subject: subject(&authority.anchor),
             trust_anchor_pem: pem(&authority.anchor),
             provenance_chain_pem: provenance + &pem(&self.root.authority.anchor),
             trust_anchor_sha256: hex(&sha256(&authority.anchor)),
             not_before_time: Some(timestamp_to_wire(authority.not_before)),
             not_after_time: Some(timestamp_to_wire(authority.not_after)),
+            cross_certificate_pem: authority.cross.as_deref().map_or_else(String::new, pem),
         }
     }
 
@@ -181,21 +186,70 @@ impl CertificateApi {
         destination: &DestinationName,
         certificate: &ClientCertificate,
     ) -> v1::ClientCertificate {
-        let ClientCertificateState::Active = certificate.state;
-        let (version, issuer) = (certificate.version, certificate.issuer_generation);
+        let (version, facts) = (
+            certificate.version,
+            tls::certificate_facts(&certificate.certificate),
+        );
         let account = destination.account();
+        let issuer = match (certificate.trust_model, certificate.issuer_generation) {
+            (TrustModel::Dedicated, Some(generation)) => {
+                format!("accounts/{account}/certificateAuthorities/{generation}")
+            }
+            (TrustModel::Shared, Some(generation)) => {
+                format!("certificateAuthorities/{generation}")
+            }
+            _ => String::new(),
+        };
+        let uri = match certificate.trust_model {
+            TrustModel::Customer => String::new(),
+            _ => ClientNames::dedicated(&self.trust_domain, destination).uri,
+        };
         v1::ClientCertificate {
             name: format!("{destination}/clientCertificates/{version}"),
             version: i32::try_from(version).unwrap_or(i32::MAX),
-            state: v1::ClientCertificateState::Active.into(),
-            serial_number: certificate.serial.to_hex(),
+            state: certificate_state(certificate.state).into(),
+            serial_number: certificate.serial.clone(),
             subject: subject(&certificate.certificate),
             certificate_pem: pem(&certificate.certificate),
-            issuer: format!("accounts/{account}/certificateAuthorities/{issuer}"),
+            issuer,
             not_before_time: Some(timestamp_to_wire(certificate.not_before)),
             not_after_time: Some(timestamp_to_wire(certificate.not_after)),
-            uri: ClientNames::dedicated(&self.trust_domain, destination).uri,
+            uri,
+            trust_model: trust_model_to_wire(certificate.trust_model).into(),
+            key_algorithm: key_algorithm_to_wire(certificate.key_algorithm).into(),
+            chain_pem: certificate.chain.iter().map(|der| pem(der)).collect(),
+            issuer_subject: facts.map_or_else(String::new, |facts| facts.issuer),
+            activate_time: certificate.activated_at.map(timestamp_to_wire),
+            confirm_time: certificate.confirmed_at.map(timestamp_to_wire),
+            replace_time: certificate.replaced_at.map(timestamp_to_wire),
+            revoke_time: certificate.revoked_at.map(timestamp_to_wire),
         }
+    }
+}
+
+fn authority_state(state: AuthorityState) -> v1::CertificateAuthorityState {
+    use v1::CertificateAuthorityState as Wire;
+    match state {
+        AuthorityState::Prepared => Wire::Prepared,
+        AuthorityState::Active => Wire::Active,
+        AuthorityState::Superseded => Wire::Superseded,
+        AuthorityState::Retiring => Wire::Retiring,
+        AuthorityState::Retired => Wire::Retired,
+        AuthorityState::Aborted => Wire::Aborted,
+        AuthorityState::Revoked => Wire::Revoked,
+    }
+}
+
+fn certificate_state(state: ClientCertificateState) -> v1::ClientCertificateState {
+    use v1::ClientCertificateState as Wire;
+    match state {
+        ClientCertificateState::Pending => Wire::Pending,
+        ClientCertificateState::Distributed => Wire::Distributed,
+        ClientCertificateState::Active => Wire::Active,
+        ClientCertificateState::Retiring => Wire::Retiring,
+        ClientCertificateState::Retired => Wire::Retired,
+        ClientCertificateState::Revoked => Wire::Revoked,
+        ClientCertificateState::Expired => Wire::Expired,
     }
 }
 

@@ -5,8 +5,8 @@ use countersign_shared::{
     name::{AccountName, DeliveryId, DestinationName, split},
     tasks::{OnFailure, Tasks},
     wire::{
-        class_from_wire, class_to_wire, handshake_to_wire, timestamp_from_wire, timestamp_to_wire,
-        timings_to_wire,
+        class_from_wire, class_to_wire, handshake_to_wire, refusal_to_wire, timestamp_from_wire,
+        timestamp_to_wire, timings_to_wire,
     },
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -399,5 +399,6 @@ fn attempt_to_wire(delivery: &str, attempt: &Attempt) -> v1::Attempt {
         resolution: outcome.class.resolution().to_owned(),
         detail: outcome.detail.clone().into_owned(),
         epoch: i64::try_from(outcome.epoch).unwrap_or(i64::MAX),
+        refused_certificate: outcome.refused.as_deref().map(refusal_to_wire),
     }
 }

@@ -14,7 +14,7 @@ use countersign_shared::{
 };
 
 use super::violations::Violations;
-use crate::model::{Destination, DestinationConfig, DestinationState, TrustModel};
+use crate::model::{Destination, DestinationConfig, DestinationState, KeyAlgorithm, TrustModel};
 
 /// How much is shown of a text that is no range: as long as the longest that is one.
 const LONGEST_RANGE: usize = 49;
@@ -23,6 +23,8 @@ const LONGEST_RANGE: usize = 49;
 pub(super) const FIELDS: &[&str] = &[
     "display_name",
     "url",
+    "trust_model",
+    "key_algorithm",
     "region",
     "server_ca_pem",
     "minimum_tls_version",
@@ -37,7 +39,8 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
     let mut config = DestinationConfig {
         display_name: String::new(),
         url: String::new(),
-        trust_model: trust_model(violations, wire.trust_model),
+        trust_model: TrustModel::default(),
+        key_algorithm: KeyAlgorithm::default(),
         region: None,
         server_ca_pem: String::new(),
         minimum_tls: MinimumTls::default(),
@@ -55,12 +58,40 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
     config
 }
 
-fn trust_model(violations: &mut Violations, wire: i32) -> TrustModel {
-    match v1::TrustModel::try_from(wire) {
-        Ok(v1::TrustModel::Unspecified | v1::TrustModel::Dedicated) => {}
-        Err(_) => violations.add("destination.trust_model", "is not a known trust model"),
+fn trust_model_from_wire(wire: i32) -> Option<TrustModel> {
+    Some(match v1::TrustModel::try_from(wire).ok()? {
+        v1::TrustModel::Unspecified | v1::TrustModel::Dedicated => TrustModel::Dedicated,
+        v1::TrustModel::Shared => TrustModel::Shared,
+        v1::TrustModel::Customer => TrustModel::Customer,
+    })
+}
+
+/// To the wire.
+pub(super) fn trust_model_to_wire(trust_model: TrustModel) -> v1::TrustModel {
+    match trust_model {
+        TrustModel::Dedicated => v1::TrustModel::Dedicated,
+        TrustModel::Shared => v1::TrustModel::Shared,
+        TrustModel::Customer => v1::TrustModel::Customer,
     }
-    TrustModel::Dedicated
+}
+
+fn key_algorithm_from_wire(wire: i32) -> Option<KeyAlgorithm> {
+    Some(match v1::KeyAlgorithm::try_from(wire).ok()? {
+        v1::KeyAlgorithm::Unspecified | v1::KeyAlgorithm::EcdsaP256 => KeyAlgorithm::EcdsaP256,
+        v1::KeyAlgorithm::EcdsaP384 => KeyAlgorithm::EcdsaP384,
+        v1::KeyAlgorithm::Rsa2048 => KeyAlgorithm::Rsa2048,
+        v1::KeyAlgorithm::Rsa3072 => KeyAlgorithm::Rsa3072,
+    })
+}
+
+/// To the wire.
+pub(super) fn key_algorithm_to_wire(algorithm: KeyAlgorithm) -> v1::KeyAlgorithm {
+    match algorithm {
+        KeyAlgorithm::EcdsaP256 => v1::KeyAlgorithm::EcdsaP256,
+        KeyAlgorithm::EcdsaP384 => v1::KeyAlgorithm::EcdsaP384,
+        KeyAlgorithm::Rsa2048 => v1::KeyAlgorithm::Rsa2048,
+        KeyAlgorithm::Rsa3072 => v1::KeyAlgorithm::Rsa3072,
+    }
 }
 
 /// Whether a field has another value than the wire's default.
@@ -68,6 +99,8 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
     match field {
         "display_name" => !wire.display_name.is_empty(),
         "url" => !wire.url.is_empty(),
+        "trust_model" => wire.trust_model != 0,
+        "key_algorithm" => wire.key_algorithm != 0,
         "region" => !wire.region.is_empty(),
         "server_ca_pem" => !wire.server_ca_pem.is_empty(),
         "minimum_tls_version" => wire.minimum_tls_version != 0,
@@ -95,6 +128,14 @@ pub(super) fn apply(
         "url" => match parse_destination_url(&wire.url) {
             Ok(url) => config.url = url.to_string(),
             Err(error) => violations.add(name, error.to_string()),
+        },
+        "trust_model" => match trust_model_from_wire(wire.trust_model) {
+            Some(trust_model) => config.trust_model = trust_model,
+            None => violations.add(name, "is not a known trust model"),
+        },
+        "key_algorithm" => match key_algorithm_from_wire(wire.key_algorithm) {
+            Some(algorithm) => config.key_algorithm = algorithm,
+            None => violations.add(name, "is not a known key algorithm"),
         },
         "region" => config.region = violations.optional_id(&name, &wire.region),
         "server_ca_pem" => {
@@ -186,14 +227,14 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
         DestinationState::Enabled => v1::DestinationState::Enabled,
         DestinationState::Disabled => v1::DestinationState::Disabled,
     };
-    let TrustModel::Dedicated = config.trust_model;
     let version = destination.active_certificate;
     v1::Destination {
         name: destination.name.to_string(),
         display_name: config.display_name.clone(),
         url: config.url.clone(),
         state: state.into(),
-        trust_model: v1::TrustModel::Dedicated.into(),
+        trust_model: trust_model_to_wire(config.trust_model).into(),
+        key_algorithm: key_algorithm_to_wire(config.key_algorithm).into(),
         region: config
             .region
             .as_ref()
@@ -208,7 +249,10 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
             .iter()
             .map(ToString::to_string)
             .collect(),
-        active_client_certificate: format!("{}/clientCertificates/{version}", destination.name),
+        active_client_certificate: match version {
+            0 => String::new(),
+            version => format!("{}/clientCertificates/{version}", destination.name),
+        },
         bundle_generation: i64::try_from(destination.generation).unwrap_or(i64::MAX),
         create_time: Some(timestamp_to_wire(destination.created_at)),
         update_time: Some(timestamp_to_wire(destination.updated_at)),

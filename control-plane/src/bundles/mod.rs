@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use countersign_proto::v1;
 use countersign_shared::{
-    bundle::{Bundle, parse_destination_url},
+    bundle::{Bundle, Credential, parse_destination_url},
     digest::sha256,
     name::{DestinationName, Id},
     secret::SecretBytes,
@@ -15,6 +15,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::{
+    model::ClientCertificate,
     store::{BundleSource, Store, StoreError},
     vault::{Record, Vault, VaultError},
 };
@@ -60,18 +61,24 @@ impl Bundles {
         let source = self.store.bundle_source(name).await?;
         let scope = format!("accounts/{}", name.account());
         let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
-        let version = source.certificate.version;
-        let private_key = scope.open(
-            &source.certificate.sealed_key,
-            &Record::ClientKey(name, version),
-        )?;
+        let open = |certificate: &ClientCertificate| -> Result<Credential, VaultError> {
+            let record = Record::ClientKey(name, certificate.version);
+            Ok(credential(
+                certificate,
+                scope.open(&certificate.sealed_key, &record)?,
+            ))
+        };
+        let active = open(&source.active)?;
+        let candidate = source.candidate.as_ref().map(open).transpose()?;
+        let fallback = source.fallback.as_ref().map(open).transpose()?;
         let mut signing_secrets = Vec::with_capacity(source.secrets.len());
         for secret in &source.secrets {
             let record = Record::SigningSecret(name, secret.version);
             signing_secrets.push(scope.open(&secret.sealed, &record)?);
         }
         let region = source.destination.config.region.clone();
-        let bundle = assemble(source, private_key, signing_secrets)?;
+        let mut bundle = assemble(source, active, signing_secrets)?;
+        (bundle.candidate, bundle.fallback) = (candidate, fallback);
         Ok(Prepared {
             region,
             bundle: with_content_hash(wire::bundle_to_wire(&bundle)),
@@ -79,16 +86,22 @@ impl Bundles {
     }
 }
 
+fn credential(certificate: &ClientCertificate, private_key: SecretBytes) -> Credential {
+    let leaf = std::iter::once(&certificate.certificate);
+    let presented = leaf.chain(&certificate.chain).cloned();
+    Credential {
+        version: certificate.version,
+        chain: presented.map(CertificateDer::from).collect(),
+        private_key,
+    }
+}
+
 fn assemble(
     source: BundleSource,
-    private_key: SecretBytes,
+    active: Credential,
     signing_secrets: Vec<SecretBytes>,
 ) -> Result<Bundle, BundleError> {
-    let BundleSource {
-        destination,
-        certificate,
-        ..
-    } = source;
+    let BundleSource { destination, .. } = source;
     let config = &destination.config;
     let stored = |what| BundleError::Stored(destination.name.clone(), what);
     let server_cas = match config.server_ca_pem.as_str() {
@@ -101,9 +114,9 @@ fn assemble(
         generation: destination.generation,
         // Filled in over the wire form.
         content_sha256: [0; 32],
-        certificate_chain: vec![CertificateDer::from(certificate.certificate)],
-        private_key,
-        client_certificate_version: certificate.version,
+        active,
+        candidate: None,
+        fallback: None,
         server_cas,
         minimum_tls: config.minimum_tls,
         mtls_enforcement: config.mtls_enforcement,

@@ -11,7 +11,7 @@ use super::{
     profile::{AUTHORITY_LIFE, Profile, ROOT_LIFE, Validity, common_name},
 };
 use crate::{
-    model::{Authority, AuthorityOwner, Serial},
+    model::{Authority, AuthorityOwner, AuthorityState, Serial},
     store::Store,
     vault::{Record, ScopeKey},
 };
@@ -139,6 +139,8 @@ fn make(
         generation: plan.generation,
         anchor,
         provenance,
+        cross: None,
+        state: AuthorityState::Active,
         sealed_key: scope.seal(&secret, &record)?,
         not_before: validity.not_before,
         not_after: validity.not_after,

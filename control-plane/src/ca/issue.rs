@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    model::{ClientCertificate, ClientCertificateState, Serial},
+    model::{ClientCertificate, ClientCertificateState, KeyAlgorithm, Serial, TrustModel},
     store::CertificateStore,
     vault::{Record, ScopeKey},
 };
@@ -73,12 +73,19 @@ impl IssuedClientCertificate {
         Ok(ClientCertificate {
             version,
             state: ClientCertificateState::Active,
-            serial: self.serial,
+            trust_model: TrustModel::Dedicated,
+            key_algorithm: KeyAlgorithm::EcdsaP256,
+            serial: self.serial.to_hex(),
             sealed_key: scope.seal(&self.key, &Record::ClientKey(destination, version))?,
             certificate: self.certificate,
-            issuer_generation: self.issuer_generation,
+            chain: Vec::new(),
+            issuer_generation: Some(self.issuer_generation),
             not_before: self.validity.not_before,
             not_after: self.validity.not_after,
+            activated_at: None,
+            confirmed_at: None,
+            replaced_at: None,
+            revoked_at: None,
         })
     }
 }

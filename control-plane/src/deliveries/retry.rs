@@ -72,6 +72,7 @@ mod tests {
             started_at: Timestamp::default(),
             retry_after,
             detail: "".into(),
+            refused: None,
         }
     }
 

@@ -74,7 +74,7 @@ impl Destinations {
         let new = NewDestination {
             name,
             config,
-            certificate,
+            certificate: Some(certificate),
             secret,
             created_at: now,
             request,

@@ -8,6 +8,8 @@ use countersign_shared::{
     time::Timestamp,
 };
 
+use super::TrustModel;
+
 /// What the vault has sealed: safe to store, useless without the KEK.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(pub Vec<u8>);
@@ -51,6 +53,8 @@ pub enum AuthorityOwner {
     Agents,
     /// Signs the control plane's own server certificate.
     Server,
+    /// Signs the client certificates of destinations with the trust model SHARED.
+    Shared,
     /// Signs the client certificates of an account's destinations.
     Account(AccountName),
 }
@@ -61,9 +65,30 @@ impl fmt::Display for AuthorityOwner {
             Self::Root => f.write_str("root"),
             Self::Agents => f.write_str("agents"),
             Self::Server => f.write_str("server"),
+            Self::Shared => f.write_str("shared"),
             Self::Account(name) => name.fmt(f),
         }
     }
+}
+
+/// What a generation of an authority is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthorityState {
+    /// Made and published; signs nothing yet.
+    Prepared,
+    /// Signs new client certificates.
+    Active,
+    /// A newer one signs; client certificates of this one are still presented.
+    Superseded,
+    /// None of its client certificates is presented any more; still published, while receivers take
+    /// it out of their trust.
+    Retiring,
+    /// Not published any more.
+    Retired,
+    /// Was prepared and given up.
+    Aborted,
+    /// Revoked: none of its certificates may be used.
+    Revoked,
 }
 
 /// One generation of an authority.
@@ -78,6 +103,12 @@ pub struct Authority {
     /// The same key and subject signed by the root, in DER. The root and the server authority have
     /// none.
     pub provenance: Option<Vec<u8>>,
+    /// The same key and subject signed by the generation before, in DER: receivers that trust only
+    /// that one accept certificates of this one with it in the chain. The first generation has none,
+    /// nor has one that was made in an emergency.
+    pub cross: Option<Vec<u8>>,
+    /// What it is used for.
+    pub state: AuthorityState,
     /// The private key (PKCS#8 in DER), sealed.
     pub sealed_key: Sealed,
     /// Start of validity.
@@ -89,8 +120,34 @@ pub struct Authority {
 /// Where a client certificate is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCertificateState {
+    /// Issued, not yet with the agents.
+    Pending,
+    /// Durable at the agents, not yet presented.
+    Distributed,
     /// It is presented.
     Active,
+    /// Replaced; presented within the same attempt when the receiver refuses the newer one.
+    Retiring,
+    /// No longer used.
+    Retired,
+    /// Revoked.
+    Revoked,
+    /// Past its end of validity.
+    Expired,
+}
+
+/// The kind of key in a client certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KeyAlgorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    EcdsaP256,
+    /// ECDSA on P-384 with SHA-384.
+    EcdsaP384,
+    /// RSA with a modulus of 2048 bits, for old receivers.
+    Rsa2048,
+    /// RSA with a modulus of 3072 bits, for old receivers.
+    Rsa3072,
 }
 
 /// One version of a destination's client certificate.
@@ -100,18 +157,33 @@ pub struct ClientCertificate {
     pub version: u32,
     /// Where it is in its life.
     pub state: ClientCertificateState,
-    /// Serial number.
-    pub serial: Serial,
+    /// Who signed it.
+    pub trust_model: TrustModel,
+    /// The kind of key in it.
+    pub key_algorithm: KeyAlgorithm,
+    /// Serial number in lower-case hexadecimal, as handshake records have it.
+    pub serial: String,
     /// The certificate in DER.
     pub certificate: Vec<u8>,
-    /// Generation of the account's authority that signed it.
-    pub issuer_generation: u32,
+    /// What is presented after it, each in DER: a cross certificate, or the intermediate ones of a
+    /// receiver's own CA.
+    pub chain: Vec<Vec<u8>>,
+    /// Generation of the authority that signed it; `None` for a receiver's own CA.
+    pub issuer_generation: Option<u32>,
     /// The private key (PKCS#8 in DER), sealed.
     pub sealed_key: Sealed,
     /// Start of validity.
     pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// When it was first presented.
+    pub activated_at: Option<Timestamp>,
+    /// When the receiver was first seen to accept it after that.
+    pub confirmed_at: Option<Timestamp>,
+    /// When a newer one took its place.
+    pub replaced_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use countersign_shared::{
     time::Timestamp,
 };
 
-use super::Sealed;
+use super::{KeyAlgorithm, Sealed};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub enum TrustModel {
     /// The account's own authority.
     #[default]
     Dedicated,
+    /// The installation's authority for all accounts.
+    Shared,
+    /// The receiver's own CA signs our request.
+    Customer,
 }
 
 /// Whether deliveries go out.
@@ -57,6 +61,8 @@ pub struct DestinationConfig {
     pub url: String,
     /// Who signs the client certificate.
     pub trust_model: TrustModel,
+    /// The kind of key in it.
+    pub key_algorithm: KeyAlgorithm,
     /// Whose agents deliver; `None`: any agent.
     pub region: Option<Id>,
     /// Authorities for the server's certificate; empty: the public ones of the agent's host.
@@ -84,7 +90,8 @@ pub struct Destination {
     pub config: DestinationConfig,
     /// Whether deliveries go out.
     pub state: DestinationState,
-    /// Version of the client certificate that is presented.
+    /// Version of the client certificate that is presented; 0 while there is none, and then nothing
+    /// is delivered.
     pub active_certificate: u32,
     /// Generation of the bundle: grows with every change that agents must know.
     pub generation: u64,

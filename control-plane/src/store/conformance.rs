@@ -19,8 +19,9 @@ use super::{
     DataKey, Installation, InstallationFacts, NewAccount, NewDestination, Store, StoreError,
 };
 use crate::model::{
-    Account, ApiKey, Authority, AuthorityOwner, ClientCertificate, ClientCertificateState,
-    DestinationConfig, RequestKey, Sealed, Serial, SigningSecret, TrustModel,
+    Account, ApiKey, Authority, AuthorityOwner, AuthorityState, ClientCertificate,
+    ClientCertificateState, DestinationConfig, KeyAlgorithm, RequestKey, Sealed, Serial,
+    SigningSecret, TrustModel,
 };
 
 pub(super) type Alive = (Tasks, Failures);
@@ -78,6 +79,8 @@ fn authority(owner: AuthorityOwner, generation: u32) -> Authority {
         generation,
         anchor: vec![1, 2, 3],
         provenance: None,
+        cross: None,
+        state: AuthorityState::Active,
         sealed_key: Sealed(vec![4, 5, 6]),
         not_before: at(1),
         not_after: at(2),
@@ -108,6 +111,7 @@ pub(super) fn config(url: &str) -> DestinationConfig {
         display_name: String::new(),
         url: url.to_owned(),
         trust_model: TrustModel::Dedicated,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
         region: Some(id("eu")),
         server_ca_pem: String::new(),
         minimum_tls: countersign_shared::bundle::MinimumTls::Tls13,
@@ -118,6 +122,26 @@ pub(super) fn config(url: &str) -> DestinationConfig {
     }
 }
 
+pub(super) fn client_certificate(version: u32, state: ClientCertificateState) -> ClientCertificate {
+    ClientCertificate {
+        version,
+        state,
+        trust_model: TrustModel::Dedicated,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
+        serial: serial().to_hex(),
+        certificate: vec![1],
+        chain: vec![vec![4, 5], vec![6]],
+        issuer_generation: Some(1),
+        sealed_key: Sealed(vec![2]),
+        not_before: at(1),
+        not_after: at(2),
+        activated_at: None,
+        confirmed_at: None,
+        replaced_at: None,
+        revoked_at: None,
+    }
+}
+
 pub(super) fn new_destination(
     name: &DestinationName,
     request: Option<RequestKey>,
@@ -125,16 +149,7 @@ pub(super) fn new_destination(
     NewDestination {
         name: name.clone(),
         config: config("https://receiver.example/"),
-        certificate: ClientCertificate {
-            version: 1,
-            state: ClientCertificateState::Active,
-            serial: serial(),
-            certificate: vec![1],
-            issuer_generation: 1,
-            sealed_key: Sealed(vec![2]),
-            not_before: at(1),
-            not_after: at(2),
-        },
+        certificate: Some(client_certificate(1, ClientCertificateState::Active)),
         secret: SigningSecret {
             version: 1,
             sealed: Sealed(vec![3]),

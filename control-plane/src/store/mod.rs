@@ -114,8 +114,8 @@ pub struct NewDestination {
     pub name: DestinationName,
     /// What an operator decided.
     pub config: DestinationConfig,
-    /// Its first client certificate.
-    pub certificate: ClientCertificate,
+    /// Its first client certificate, which is presented at once; `None`: it comes later.
+    pub certificate: Option<ClientCertificate>,
     /// Its first signing secret.
     pub secret: SigningSecret,
     /// When.
@@ -130,7 +130,11 @@ pub struct BundleSource {
     /// The destination.
     pub destination: Destination,
     /// The certificate that is presented.
-    pub certificate: ClientCertificate,
+    pub active: ClientCertificate,
+    /// The next one.
+    pub candidate: Option<ClientCertificate>,
+    /// The one before.
+    pub fallback: Option<ClientCertificate>,
     /// Signing secrets, newest first.
     pub secrets: Vec<SigningSecret>,
 }
@@ -261,7 +265,7 @@ pub trait TenantStore: Send + Sync {
     /// Removes secrets whose time is over; their destinations' bundles get a new generation. Answers
     /// with those destinations.
     async fn remove_expired_secrets(&self, now: Timestamp) -> Result<Vec<DestinationName>>;
-    /// What a bundle is made of.
+    /// What a bundle is made of; `NotFound` also while no client certificate is active.
     async fn bundle_source(&self, destination: &DestinationName) -> Result<BundleSource>;
 }
 

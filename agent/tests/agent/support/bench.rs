@@ -16,7 +16,7 @@ use countersign_agent::{
     metrics::Metrics,
 };
 use countersign_shared::{
-    bundle::{Bundle, MinimumTls, MtlsEnforcement, parse_destination_url},
+    bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement, parse_destination_url},
     job::{LeaseId, LeasedJob},
     name::DestinationName,
     outcome::Outcome,
@@ -56,9 +56,13 @@ pub(crate) fn bundle(url: &str, client: &Leaf, server_cas: Vec<CertificateDer<'s
         generation: 1,
         content_sha256: [0; 32],
         url: parse_destination_url(url).unwrap(),
-        certificate_chain: vec![client.certificate.clone()],
-        private_key: SecretBytes::from(client.key.clone()),
-        client_certificate_version: 7,
+        active: Credential {
+            version: 7,
+            chain: vec![client.certificate.clone()],
+            private_key: SecretBytes::from(client.key.clone()),
+        },
+        candidate: None,
+        fallback: None,
         server_cas,
         minimum_tls: MinimumTls::Tls12,
         mtls_enforcement: MtlsEnforcement::Deliver,

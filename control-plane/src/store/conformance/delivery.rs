@@ -80,6 +80,7 @@ fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
         started_at: at(1),
         retry_after: None,
         detail: "".into(),
+        refused: None,
     }
 }
 

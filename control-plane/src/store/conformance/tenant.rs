@@ -120,7 +120,7 @@ pub(super) async fn destinations(store: &impl Store) {
         .unwrap();
 
     let source = store.bundle_source(&name).await.unwrap();
-    assert_eq!((source.certificate.version, source.secrets.len()), (1, 1));
+    assert_eq!((source.active.version, source.secrets.len()), (1, 1));
     assert_eq!(store.signing_secret(&name, None).await.unwrap().version, 1);
     assert!(matches!(
         store.signing_secret(&name, Some(9)).await,
@@ -128,7 +128,7 @@ pub(super) async fn destinations(store: &impl Store) {
     ));
     assert_eq!(
         store.client_certificate(&name, 1).await.unwrap(),
-        source.certificate
+        source.active
     );
     assert_eq!(
         store

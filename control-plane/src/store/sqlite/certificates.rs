@@ -6,10 +6,12 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     SqliteStore,
-    rows::{Column, all, destination_keys, execute, get, limit, one, page},
+    rows::{Column, all, destination_keys, execute, get, get_optional, limit, one, page},
 };
 use crate::{
-    model::{Authority, AuthorityOwner, ClientCertificate, Page, Sealed, Serial},
+    model::{
+        Authority, AuthorityOwner, ClientCertificate, ClientCertificateState, Page, Sealed, Serial,
+    },
     store::{CertificateStore, Result, StoreError},
 };
 
@@ -39,6 +41,8 @@ impl CertificateStore for SqliteStore {
                     generation: row.get("generation")?,
                     anchor: row.get("anchor")?,
                     provenance: row.get("provenance")?,
+                    cross: row.get("cross_signed")?,
+                    state: get(row, "state")?,
                     sealed_key: Sealed(row.get("sealed_key")?),
                     not_before: get(row, "not_before")?,
                     not_after: get(row, "not_after")?,
@@ -88,13 +92,16 @@ impl CertificateStore for SqliteStore {
 
 pub(super) fn insert_authority(connection: &Connection, authority: &Authority) -> Result<()> {
     let insert = "INSERT INTO authorities
-                  (owner, generation, anchor, provenance, sealed_key, not_before, not_after)
-                  VALUES (?, ?, ?, ?, ?, ?, ?)";
+                  (owner, generation, anchor, provenance, cross_signed, state, sealed_key,
+                   not_before, not_after)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let made = params![
         authority.owner.to_string(),
         authority.generation,
         authority.anchor,
         authority.provenance,
+        authority.cross,
+        Column(authority.state),
         authority.sealed_key.0,
         Column(authority.not_before),
         Column(authority.not_after)
@@ -109,19 +116,27 @@ pub(super) fn insert_certificate(
     new: &ClientCertificate,
 ) -> Result<()> {
     let insert = "INSERT INTO client_certificates
-                  (destination, version, state, serial, certificate, issuer_generation, sealed_key,
-                   not_before, not_after)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                  (destination, version, state, trust_model, key_algorithm, serial, certificate,
+                   chain, issuer_generation, sealed_key, not_before, not_after, activated_at,
+                   confirmed_at, replaced_at, revoked_at)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let made = params![
         destination,
         new.version,
         Column(new.state),
-        Column(new.serial),
+        Column(new.trust_model),
+        Column(new.key_algorithm),
+        new.serial,
         new.certificate,
+        Column(new.chain.as_slice()),
         new.issuer_generation,
         new.sealed_key.0,
         Column(new.not_before),
-        Column(new.not_after)
+        Column(new.not_after),
+        new.activated_at.map(Column),
+        new.confirmed_at.map(Column),
+        new.replaced_at.map(Column),
+        new.revoked_at.map(Column)
     ];
     execute(connection, insert, made)?;
     Ok(())
@@ -141,15 +156,40 @@ pub(super) fn read_certificate(
     )
 }
 
-fn certificate(row: &Row<'_>) -> rusqlite::Result<ClientCertificate> {
+/// The next certificate and the one before, of those that agents hold besides the active one.
+pub(super) fn standby(
+    connection: &Connection,
+    destination: i64,
+) -> Result<(Option<ClientCertificate>, Option<ClientCertificate>)> {
+    use ClientCertificateState as State;
+    let newest_in = |states: [State; 2]| {
+        let query = "SELECT * FROM client_certificates WHERE destination = ? AND state IN (?, ?)
+                     ORDER BY version DESC LIMIT 1";
+        let wanted = params![destination, Column(states[0]), Column(states[1])];
+        one(connection, query, wanted, certificate)
+    };
+    Ok((
+        newest_in([State::Pending, State::Distributed])?,
+        newest_in([State::Retiring, State::Retiring])?,
+    ))
+}
+
+pub(super) fn certificate(row: &Row<'_>) -> rusqlite::Result<ClientCertificate> {
     Ok(ClientCertificate {
         version: row.get("version")?,
         state: get(row, "state")?,
-        serial: get(row, "serial")?,
+        trust_model: get(row, "trust_model")?,
+        key_algorithm: get(row, "key_algorithm")?,
+        serial: row.get("serial")?,
         certificate: row.get("certificate")?,
+        chain: get(row, "chain")?,
         issuer_generation: row.get("issuer_generation")?,
         sealed_key: Sealed(row.get("sealed_key")?),
         not_before: get(row, "not_before")?,
         not_after: get(row, "not_after")?,
+        activated_at: get_optional(row, "activated_at")?,
+        confirmed_at: get_optional(row, "confirmed_at")?,
+        replaced_at: get_optional(row, "replaced_at")?,
+        revoked_at: get_optional(row, "revoked_at")?,
     })
 }

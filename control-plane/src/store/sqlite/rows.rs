@@ -4,6 +4,7 @@ use countersign_shared::{
     address_range::{AddressRange, AddressRangeError},
     bundle::{MinimumTls, MtlsEnforcement},
     class::FailureClass,
+    digest::{hex, unhex},
     name::{AccountName, AgentName, DeliveryId, DestinationName, Id},
     time::Timestamp,
 };
@@ -14,8 +15,8 @@ use rusqlite::{
 
 use crate::{
     model::{
-        AlertCause, AlertSeverity, BundleStatus, ClientCertificateState, DeliveryState,
-        DestinationState, Page, Serial, TrustModel,
+        AlertCause, AlertSeverity, AuthorityState, BundleStatus, ClientCertificateState,
+        DeliveryState, DestinationState, KeyAlgorithm, Page, Serial, TrustModel,
     },
     store::{Result, StoreError},
 };
@@ -45,9 +46,20 @@ macro_rules! text_columns {
 text_columns! {
     MinimumTls { Tls12 = "1.2", Tls13 = "1.3" }
     MtlsEnforcement { Deliver = "DELIVER", Refuse = "REFUSE" }
-    TrustModel { Dedicated = "DEDICATED" }
+    TrustModel { Dedicated = "DEDICATED", Shared = "SHARED", Customer = "CUSTOMER" }
+    KeyAlgorithm {
+        EcdsaP256 = "ECDSA_P256", EcdsaP384 = "ECDSA_P384", Rsa2048 = "RSA_2048",
+        Rsa3072 = "RSA_3072",
+    }
+    AuthorityState {
+        Prepared = "PREPARED", Active = "ACTIVE", Superseded = "SUPERSEDED",
+        Retiring = "RETIRING", Retired = "RETIRED", Aborted = "ABORTED", Revoked = "REVOKED",
+    }
     DestinationState { Enabled = "ENABLED", Disabled = "DISABLED" }
-    ClientCertificateState { Active = "ACTIVE" }
+    ClientCertificateState {
+        Pending = "PENDING", Distributed = "DISTRIBUTED", Active = "ACTIVE",
+        Retiring = "RETIRING", Retired = "RETIRED", Revoked = "REVOKED", Expired = "EXPIRED",
+    }
     AlertSeverity { Warning = "WARNING", Critical = "CRITICAL" }
     BundleStatus {
         Received = "RECEIVED", Durable = "DURABLE", Active = "ACTIVE", Refused = "REFUSED",
@@ -140,9 +152,19 @@ impl ToSql for Column<Serial> {
     }
 }
 
-impl FromSql for Column<Serial> {
+/// Certificates, each in DER, as hexadecimal with spaces between.
+impl ToSql for Column<&[Vec<u8>]> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let texts: Vec<String> = self.0.iter().map(|der| hex(der)).collect();
+        Ok(ToSqlOutput::from(texts.join(" ")))
+    }
+}
+
+impl FromSql for Column<Vec<Vec<u8>>> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Ok(Self(Serial(FromSql::column_result(value)?)))
+        let all = value.as_str()?.split_ascii_whitespace();
+        let all: Option<Vec<_>> = all.map(unhex).collect();
+        all.map(Self).ok_or(FromSqlError::InvalidType)
     }
 }
 

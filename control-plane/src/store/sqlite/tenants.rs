@@ -235,14 +235,17 @@ impl TenantStore for SqliteStore {
             let snapshot = connection.unchecked_transaction()?;
             let destination = read_destination(&snapshot, &name)?;
             let version = destination.active_certificate;
-            let certificate =
-                certificates::read_certificate(&snapshot, destination.key.0, version)?.ok_or_else(
-                    || StoreError::Corrupt(format!("{name} has no certificate {version}")),
-                )?;
+            let active = certificates::read_certificate(&snapshot, destination.key.0, version)?
+                .ok_or_else(|| {
+                    StoreError::NotFound(format!("an active client certificate of {name}"))
+                })?;
+            let (candidate, fallback) = certificates::standby(&snapshot, destination.key.0)?;
             let secrets = secrets::all_of(&snapshot, destination.key.0)?;
             Ok(BundleSource {
                 destination,
-                certificate,
+                active,
+                candidate,
+                fallback,
                 secrets,
             })
         })
@@ -356,16 +359,17 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let account = account_key(connection, &account)?;
     let config = &new.config;
     let insert = "INSERT OR IGNORE INTO destinations
-                  (account, id, display_name, url, trust_model, region, server_ca_pem, minimum_tls,
-                   mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges, state,
+                  (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
+                   minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges, state,
                    active_certificate, generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
     let made = params![
         account,
         new.name.destination(),
         config.display_name,
         config.url,
         Column(config.trust_model),
+        Column(config.key_algorithm),
         config.region.as_ref().map(Id::as_str),
         config.server_ca_pem,
         Column(config.minimum_tls),
@@ -374,7 +378,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         config.concurrency_limit,
         Column(config.allowed_ranges.as_slice()),
         Column(DestinationState::Enabled),
-        new.certificate.version,
+        new.certificate
+            .as_ref()
+            .map_or(0, |certificate| certificate.version),
         Column(new.created_at),
         Column(new.created_at)
     ];
@@ -382,7 +388,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         return Err(StoreError::AlreadyExists(new.name.to_string()));
     }
     let key = connection.last_insert_rowid();
-    certificates::insert_certificate(connection, key, &new.certificate)?;
+    if let Some(certificate) = &new.certificate {
+        certificates::insert_certificate(connection, key, certificate)?;
+    }
     secrets::insert(connection, key, &new.secret)?;
     let name = new.name.to_string();
     installation::remember(connection, new.request.as_ref(), &name, new.created_at)?;
@@ -396,8 +404,8 @@ fn update_config(
     now: Timestamp,
 ) -> Result<()> {
     let update = "UPDATE destinations SET
-                  display_name = ?, url = ?, trust_model = ?, region = ?, server_ca_pem = ?,
-                  minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
+                  display_name = ?, url = ?, trust_model = ?, key_algorithm = ?, region = ?,
+                  server_ca_pem = ?, minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
                   allowed_ranges = ?, updated_at = ?, generation = generation + 1,
                   revision = revision + 1
                   WHERE key = ?";
@@ -405,6 +413,7 @@ fn update_config(
         config.display_name,
         config.url,
         Column(config.trust_model),
+        Column(config.key_algorithm),
         config.region.as_ref().map(Id::as_str),
         config.server_ca_pem,
         Column(config.minimum_tls),
@@ -467,6 +476,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             display_name: row.get("display_name")?,
             url: row.get("url")?,
             trust_model: get(row, "trust_model")?,
+            key_algorithm: get(row, "key_algorithm")?,
             region: get_optional(row, "region")?,
             server_ca_pem: row.get("server_ca_pem")?,
             minimum_tls: get(row, "minimum_tls")?,
