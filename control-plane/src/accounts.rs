@@ -69,7 +69,10 @@ impl Accounts {
         revision: Option<u64>,
         force: bool,
     ) -> Result<(), StoreError> {
-        self.store.delete_account(name, revision, force).await?;
+        let now = self.clock.now();
+        self.store
+            .delete_account(name, revision, force, now)
+            .await?;
         self.vault.forget(&name.to_string());
         Ok(())
     }

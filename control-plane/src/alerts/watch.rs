@@ -39,16 +39,24 @@ pub struct Alerts {
     pub clock: Arc<dyn Clock>,
     metrics: Metrics,
     changes: broadcast::Sender<Alert>,
+    /// Tells an operator's destination, if there is one.
+    notifier: Option<Notifier>,
 }
 
 impl Alerts {
     /// Over this store.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        notifier: Option<Notifier>,
+    ) -> Self {
         Self {
             store,
             clock,
             metrics,
             changes: broadcast::Sender::new(BACKLOG),
+            notifier,
         }
     }
 
@@ -66,6 +74,27 @@ impl Alerts {
         // Nobody listening is fine.
         let _ = self.changes.send(alert.clone());
         Ok(alert)
+    }
+
+    /// Carries out verdicts, and tells everybody who must hear of a change. What can't be recorded is
+    /// found again at the next look.
+    pub async fn apply_all(&self, verdicts: Vec<Verdict>) {
+        let mut any = false;
+        for verdict in verdicts {
+            match self.apply(verdict).await {
+                Ok(Some(alert)) => {
+                    any = true;
+                    if let Some(notifier) = &self.notifier {
+                        notifier.tell(&alert).await;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "alert not recorded"),
+            }
+        }
+        if any {
+            self.count().await;
+        }
     }
 
     /// Carries out one verdict; answers with the alert when it changed.
@@ -121,8 +150,6 @@ pub struct Watchman {
     pub alerts: Alerts,
     /// What attempts show.
     pub observations: Arc<Observations>,
-    /// Tells an operator's destination, if there is one.
-    pub notifier: Option<Notifier>,
 }
 
 impl Watchman {
@@ -159,7 +186,8 @@ impl Watchman {
                 tracing::warn!(destination = %name, %error, "destination not disabled");
             }
         }
-        self.apply(judge::from_evidence(name.as_str(), &evidence, now))
+        self.alerts
+            .apply_all(judge::from_evidence(name.as_str(), &evidence, now))
             .await;
     }
 
@@ -173,7 +201,7 @@ impl Watchman {
                 let until = now.plus(WARN_WITHIN);
                 let page = self.alerts.store.expiring(until, after, PAGE).await?;
                 let verdicts = page.items.iter().map(|item| judge::of_expiring(item, now));
-                self.apply(verdicts.collect()).await;
+                self.alerts.apply_all(verdicts.collect()).await;
                 match page.items.last() {
                     Some(last) if page.more => after = Some(last.clone()),
                     _ => return Ok::<_, StoreError>(()),
@@ -190,28 +218,10 @@ impl Watchman {
             let (cause, resource) = (alert.finding.cause, alert.finding.resource);
             let end = self.alerts.store.end_of(cause, &resource).await?;
             if end.is_none_or(|end| end > now.plus(WARN_WITHIN)) {
-                self.apply(vec![Verdict::Clear(cause, resource)]).await;
+                let verdict = Verdict::Clear(cause, resource);
+                self.alerts.apply_all(vec![verdict]).await;
             }
         }
         Ok(())
-    }
-
-    async fn apply(&self, verdicts: Vec<Verdict>) {
-        let mut any = false;
-        for verdict in verdicts {
-            match self.alerts.apply(verdict).await {
-                Ok(Some(alert)) => {
-                    any = true;
-                    if let Some(notifier) = &self.notifier {
-                        notifier.tell(&alert).await;
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "alert not recorded"),
-            }
-        }
-        if any {
-            self.alerts.count().await;
-        }
     }
 }

@@ -147,7 +147,10 @@ impl Destinations {
         revision: Option<u64>,
         force: bool,
     ) -> Result<(), StoreError> {
-        self.store.delete_destination(name, revision, force).await?;
+        let now = self.clock.now();
+        self.store
+            .delete_destination(name, revision, force, now)
+            .await?;
         self.changes.changed(name.clone());
         Ok(())
     }

@@ -5,10 +5,14 @@ mod attach;
 mod dispatcher;
 mod due_queue;
 mod fairness;
+mod fleet;
+mod probes;
 mod send;
 mod sessions;
 mod window;
 
 pub use attach::{Attach, AttachError, Greeting, HeldBundle};
 pub use dispatcher::Dispatcher;
+pub use fleet::Fleet;
+pub use probes::Probes;
 pub use sessions::{Control, Lanes, Session, Sessions, Work};

@@ -14,6 +14,7 @@ use countersign_proto::v1;
 use countersign_shared::{
     job::{LeaseId, LeasedJob},
     name::{AgentName, DestinationName, Id},
+    probe::Probe,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub enum Work {
     RemoveBundle(DestinationName),
     /// A job, and how long its lease lasts.
     Job(LeasedJob, Duration),
+    /// A handshake to try; it comes after the bundle that it needs.
+    Probe(Probe),
 }
 
 /// What goes in the control lane, ahead of all work.
@@ -47,6 +50,8 @@ pub enum Control {
     OutcomesSettled(Vec<LeaseId>),
     /// These leases were extended for that long; those were lost.
     LeasesExtended(Vec<LeaseId>, Vec<LeaseId>, Duration),
+    /// Certificates of a destination, by serial number, that must not be used any more.
+    Revoke(DestinationName, Vec<String>),
     /// A sign of life.
     Heartbeat,
     /// The control plane goes away within that time.

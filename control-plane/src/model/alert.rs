@@ -23,6 +23,10 @@ pub enum AlertCause {
     ServerCertificateRefused,
     /// The receiver answered 410, and the destination was disabled.
     DestinationDisabled,
+    /// The client certificate can't be replaced.
+    RotationHeldUp,
+    /// A receiver's CA has to sign a request.
+    ClientCertificateNeeded,
 }
 
 impl AlertCause {
@@ -36,6 +40,8 @@ impl AlertCause {
         Self::ClientIdentityForbidden,
         Self::ServerCertificateRefused,
         Self::DestinationDisabled,
+        Self::RotationHeldUp,
+        Self::ClientCertificateNeeded,
     ];
 
     /// The cause as API, logs, metrics and the store write it.
@@ -49,6 +55,8 @@ impl AlertCause {
             Self::ClientIdentityForbidden => "CLIENT_IDENTITY_FORBIDDEN",
             Self::ServerCertificateRefused => "SERVER_CERTIFICATE_REFUSED",
             Self::DestinationDisabled => "DESTINATION_DISABLED",
+            Self::RotationHeldUp => "ROTATION_HELD_UP",
+            Self::ClientCertificateNeeded => "CLIENT_CERTIFICATE_NEEDED",
         }
     }
 

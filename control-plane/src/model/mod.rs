@@ -6,6 +6,7 @@ mod agent;
 mod alert;
 mod certificate;
 mod delivery;
+mod rotation;
 mod tenant;
 
 pub use access::{ApiKey, ApiKeyHash};
@@ -18,6 +19,10 @@ pub use certificate::{
 pub use delivery::{
     Attempt, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, NewDelivery, Next,
     ReplayFilter, SealedJob, Settled, Settlement, Snapshot,
+};
+pub use rotation::{
+    CertificateRequest, DestinationTrust, GenerationUse, HeldUp, ProbeNote, Refusal, Rotation,
+    RotationChange, RotationStep, RotationView, Stop, TrustState,
 };
 pub use tenant::{
     Account, Destination, DestinationConfig, DestinationKey, DestinationState, SigningSecret,

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod rotation;
 pub mod sqlite;
 
 use std::collections::HashSet;
@@ -25,6 +26,8 @@ use crate::model::{
     JoinToken, NewDelivery, Page, ReplayFilter, RequestKey, SealedJob, Serial, Settled, Settlement,
     SigningSecret,
 };
+
+pub use rotation::{AuthorityChange, RotationStore};
 
 /// Why the store did not do what was asked. Nothing has changed then.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -202,12 +205,13 @@ pub trait TenantStore: Send + Sync {
         revision: Option<u64>,
         now: Timestamp,
     ) -> Result<Account>;
-    /// Removes an account and all that belongs to it. Without `force` it must have no destinations.
+    /// Removes an account and all that belongs to it; its client certificates are revoked. Without `force` it must have no destinations.
     async fn delete_account(
         &self,
         name: &AccountName,
         revision: Option<u64>,
         force: bool,
+        now: Timestamp,
     ) -> Result<()>;
 
     /// Makes a destination; a repeated request answers as the first did.
@@ -239,13 +243,14 @@ pub trait TenantStore: Send + Sync {
         state: DestinationState,
         now: Timestamp,
     ) -> Result<Destination>;
-    /// Removes a destination and all that belongs to it. Without `force` it must have no unsettled
+    /// Removes a destination and all that belongs to it; its client certificates are revoked. Without `force` it must have no unsettled
     /// deliveries.
     async fn delete_destination(
         &self,
         name: &DestinationName,
         revision: Option<u64>,
         force: bool,
+        now: Timestamp,
     ) -> Result<()>;
     /// A signing secret; `None`: the newest.
     async fn signing_secret(
@@ -449,11 +454,23 @@ pub trait AlertStore: Send + Sync {
 
 /// All of it.
 pub trait Store:
-    InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore + AlertStore
+    InstallationStore
+    + CertificateStore
+    + TenantStore
+    + DeliveryStore
+    + AgentStore
+    + AlertStore
+    + RotationStore
 {
 }
 
 impl<T> Store for T where
-    T: InstallationStore + CertificateStore + TenantStore + DeliveryStore + AgentStore + AlertStore
+    T: InstallationStore
+        + CertificateStore
+        + TenantStore
+        + DeliveryStore
+        + AgentStore
+        + AlertStore
+        + RotationStore
 {
 }

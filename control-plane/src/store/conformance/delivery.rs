@@ -149,12 +149,12 @@ pub(super) async fn submission(store: &impl Store) {
             .iter()
             .any(|due| due.destination == key)
     );
-    let kept = store.delete_destination(&name, None, false).await;
+    let kept = store.delete_destination(&name, None, false, at(9)).await;
     assert!(
         matches!(kept, Err(StoreError::Precondition(_))),
         "deliveries are waiting"
     );
-    store.delete_destination(&name, None, true).await.unwrap();
+    store.delete_destination(&name, None, true, at(9)).await.unwrap();
     assert!(matches!(
         store.delivery(&account(), accepted.id).await,
         Err(StoreError::NotFound(_))

@@ -58,7 +58,7 @@ pub(super) async fn accounts(store: &impl Store) {
     assert!(!rest.more && rest.items.len() == 1);
 
     let gamma = AccountName::from(id("gamma"));
-    store.delete_account(&gamma, None, false).await.unwrap();
+    store.delete_account(&gamma, None, false, at(9)).await.unwrap();
     assert!(matches!(
         store.account(&gamma).await,
         Err(StoreError::NotFound(_))
@@ -150,7 +150,7 @@ pub(super) async fn destinations(store: &impl Store) {
     );
 
     let account = AccountName::from(id("acme"));
-    let kept = store.delete_account(&account, None, false).await;
+    let kept = store.delete_account(&account, None, false, at(9)).await;
     assert!(
         matches!(kept, Err(StoreError::Precondition(_))),
         "it has destinations"
@@ -160,7 +160,7 @@ pub(super) async fn destinations(store: &impl Store) {
         .create_destination(new_destination(&gone, request("d2", "a")))
         .await
         .unwrap();
-    store.delete_destination(&gone, None, false).await.unwrap();
+    store.delete_destination(&gone, None, false, at(9)).await.unwrap();
     assert!(matches!(
         store.destination(&gone).await,
         Err(StoreError::NotFound(_))

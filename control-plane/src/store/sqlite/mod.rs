@@ -3,6 +3,7 @@
 
 mod agents;
 mod alerts;
+mod authorities;
 mod certificates;
 mod connection;
 mod deliveries;
@@ -11,9 +12,12 @@ mod leases;
 mod readers;
 mod retention;
 mod revive;
+mod rotation_store;
+mod rotations;
 mod rows;
 mod secrets;
 mod settle;
+mod stops;
 mod tenants;
 mod writer;
 

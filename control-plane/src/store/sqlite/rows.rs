@@ -6,6 +6,7 @@ use countersign_shared::{
     class::FailureClass,
     digest::{hex, unhex},
     name::{AccountName, AgentName, DeliveryId, DestinationName, Id},
+    probe::ProbePresentation,
     time::Timestamp,
 };
 use rusqlite::{
@@ -16,7 +17,8 @@ use rusqlite::{
 use crate::{
     model::{
         AlertCause, AlertSeverity, AuthorityState, BundleStatus, ClientCertificateState,
-        DeliveryState, DestinationState, KeyAlgorithm, Page, Serial, TrustModel,
+        DeliveryState, DestinationState, HeldUp, KeyAlgorithm, Page, Serial, TrustModel,
+        TrustState,
     },
     store::{Result, StoreError},
 };
@@ -61,8 +63,45 @@ text_columns! {
         Retiring = "RETIRING", Retired = "RETIRED", Revoked = "REVOKED", Expired = "EXPIRED",
     }
     AlertSeverity { Warning = "WARNING", Critical = "CRITICAL" }
+    ProbePresentation { Chain = "CHAIN", LeafOnly = "LEAF_ONLY", Nothing = "NOTHING" }
+    TrustState {
+        Unknown = "UNKNOWN", ProbedOk = "PROBED_OK", ProbedRefused = "PROBED_REFUSED",
+        Acknowledged = "ACKNOWLEDGED", Exempt = "EXEMPT",
+    }
     BundleStatus {
         Received = "RECEIVED", Durable = "DURABLE", Active = "ACTIVE", Refused = "REFUSED",
+    }
+}
+
+impl ToSql for Column<HeldUp> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(match self.0 {
+            HeldUp::NoAgent => "NO_AGENT".to_owned(),
+            HeldUp::NotDurable => "NOT_DURABLE".to_owned(),
+            HeldUp::UploadNeeded => "UPLOAD_NEEDED".to_owned(),
+            HeldUp::NotIssued => "NOT_ISSUED".to_owned(),
+            HeldUp::NotConfirmed => "NOT_CONFIRMED".to_owned(),
+            HeldUp::Refused(class) => format!("REFUSED {class}"),
+            HeldUp::Unreachable(class) => format!("UNREACHABLE {class}"),
+        }))
+    }
+}
+
+impl FromSql for Column<HeldUp> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let text = value.as_str()?;
+        let class = text.split_once(' ').map(|(_, class)| class);
+        let class = class.and_then(FailureClass::parse);
+        Ok(Self(match (text.split(' ').next(), class) {
+            (Some("NO_AGENT"), _) => HeldUp::NoAgent,
+            (Some("NOT_DURABLE"), _) => HeldUp::NotDurable,
+            (Some("UPLOAD_NEEDED"), _) => HeldUp::UploadNeeded,
+            (Some("NOT_ISSUED"), _) => HeldUp::NotIssued,
+            (Some("NOT_CONFIRMED"), _) => HeldUp::NotConfirmed,
+            (Some("REFUSED"), Some(class)) => HeldUp::Refused(class),
+            (Some("UNREACHABLE"), Some(class)) => HeldUp::Unreachable(class),
+            _ => return Err(FromSqlError::InvalidType),
+        }))
     }
 }
 

@@ -212,3 +212,60 @@ CREATE UNIQUE INDEX open_alerts ON alerts (cause, resource) WHERE resolved_at IS
 
 -- Certificates in use, by when they end.
 CREATE INDEX client_certificates_by_end ON client_certificates (not_after) WHERE state = 'ACTIVE';
+
+-- How each destination's client certificate is being replaced.
+CREATE TABLE rotations (
+    destination      INTEGER PRIMARY KEY REFERENCES destinations (key),
+    epoch            INTEGER NOT NULL,
+    next_look_at     INTEGER NOT NULL,
+    asked            INTEGER NOT NULL,
+    refused_version  INTEGER,
+    refused_class    TEXT,
+    refused_at       INTEGER,
+    refusals         INTEGER NOT NULL,
+    held_up          TEXT,
+    held_up_since    INTEGER,
+    trust_generation INTEGER,
+    trust_state      TEXT,
+    trust_at         INTEGER
+) STRICT;
+
+CREATE INDEX rotations_by_look ON rotations (next_look_at);
+
+-- What the last probe of each version and presentation found.
+CREATE TABLE probe_notes (
+    destination  INTEGER NOT NULL REFERENCES destinations (key),
+    version      INTEGER NOT NULL,
+    presentation TEXT NOT NULL,
+    at           INTEGER NOT NULL,
+    class        TEXT NOT NULL,
+    accepted     INTEGER NOT NULL,
+    failures     INTEGER NOT NULL,
+    PRIMARY KEY (destination, version, presentation)
+) STRICT, WITHOUT ROWID;
+
+-- A key and a request that wait for a receiver's CA; one for a destination.
+CREATE TABLE certificate_requests (
+    destination   INTEGER PRIMARY KEY REFERENCES destinations (key),
+    version       INTEGER NOT NULL,
+    request       BLOB NOT NULL,
+    key_algorithm TEXT NOT NULL,
+    sealed_key    BLOB NOT NULL,
+    created_at    INTEGER NOT NULL
+) STRICT;
+
+-- Which agents were told to stop using a certificate, and when they said that they have.
+CREATE TABLE stops (
+    agent           INTEGER NOT NULL REFERENCES agents (key),
+    destination     INTEGER NOT NULL,
+    serial          TEXT NOT NULL,
+    asked_at        INTEGER NOT NULL,
+    acknowledged_at INTEGER,
+    PRIMARY KEY (destination, serial, agent)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX open_stops ON stops (agent) WHERE acknowledged_at IS NULL;
+
+-- Which certificates of a generation are in use.
+CREATE INDEX client_certificates_by_issuer ON client_certificates (issuer_generation, destination)
+    WHERE state IN ('PENDING', 'DISTRIBUTED', 'ACTIVE', 'RETIRING');

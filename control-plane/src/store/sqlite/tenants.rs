@@ -15,7 +15,7 @@ use super::{
         Column, account_key, all, destination_keys, execute, get, get_optional, limit, one, page,
         signed,
     },
-    secrets,
+    rotations, secrets,
 };
 use crate::{
     model::{
@@ -80,9 +80,10 @@ impl TenantStore for SqliteStore {
         name: &AccountName,
         revision: Option<u64>,
         force: bool,
+        now: Timestamp,
     ) -> Result<()> {
         let name = name.clone();
-        self.write(move |connection| delete_account(connection, &name, revision, force))
+        self.write(move |connection| delete_account(connection, &name, revision, force, now))
             .await
     }
 
@@ -170,6 +171,7 @@ impl TenantStore for SqliteStore {
         name: &DestinationName,
         revision: Option<u64>,
         force: bool,
+        now: Timestamp,
     ) -> Result<()> {
         let name = name.clone();
         self.write(move |connection| {
@@ -183,7 +185,7 @@ impl TenantStore for SqliteStore {
                      drop them"
                 )));
             }
-            delete_destination(connection, old.key.0)
+            delete_destination(connection, old.key.0, now)
         })
         .await
     }
@@ -311,6 +313,7 @@ fn delete_account(
     name: &AccountName,
     revision: Option<u64>,
     force: bool,
+    now: Timestamp,
 ) -> Result<()> {
     check_revision(read_account(connection, name)?.revision, revision, name)?;
     let key = account_key(connection, name)?;
@@ -323,7 +326,7 @@ fn delete_account(
         )));
     }
     for destination in destinations {
-        delete_destination(connection, destination)?;
+        delete_destination(connection, destination, now)?;
     }
     // Without its data key nothing that was sealed for the account can be opened, backups included.
     execute(
@@ -392,6 +395,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         certificates::insert_certificate(connection, key, certificate)?;
     }
     secrets::insert(connection, key, &new.secret)?;
+    rotations::begin(connection, key, new.created_at)?;
     let name = new.name.to_string();
     installation::remember(connection, new.request.as_ref(), &name, new.created_at)?;
     read_destination(connection, &new.name)
@@ -425,10 +429,12 @@ fn update_config(
         key.0
     ];
     execute(connection, update, made)?;
-    Ok(())
+    // Another trust model or key algorithm begins a rotation.
+    rotations::look(connection, key.0, now)
 }
 
-fn delete_destination(connection: &Connection, key: i64) -> Result<()> {
+fn delete_destination(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
+    rotations::end(connection, key, now)?;
     for statement in [
         "DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE destination = ?)",
         "DELETE FROM payloads WHERE id IN (SELECT id FROM deliveries WHERE destination = ?)",
@@ -455,7 +461,7 @@ pub(super) fn destinations_where(condition: &str) -> String {
     )
 }
 
-fn read_destination(connection: &Connection, name: &DestinationName) -> Result<Destination> {
+pub(super) fn read_destination(connection: &Connection, name: &DestinationName) -> Result<Destination> {
     let query = destinations_where("a.id = ? AND d.id = ?");
     one(
         connection,

@@ -1,0 +1,150 @@
+//! Client certificates by trust model: which authority signs, under which names, for how long. The
+//! shared authority is made when it is first needed.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_shared::{
+    name::DestinationName,
+    time::{Clock, Timestamp},
+};
+
+use crate::{
+    ca::{self, CaError, ClientNames, NewClient, NewGeneration, SigningAuthority},
+    model::{
+        AuthorityOwner, AuthorityState, CertificateRequest, ClientCertificate,
+        ClientCertificateState, DestinationConfig, TrustModel,
+    },
+    store::{Store, StoreError},
+    vault::{INSTALLATION, Vault},
+};
+
+/// Issues client certificates.
+#[derive(Clone)]
+pub struct Issuing {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Seals keys.
+    pub vault: Arc<Vault>,
+    /// Vouches for authorities.
+    pub root: Arc<SigningAuthority>,
+    /// Host part of `spiffe://` URIs.
+    pub trust_domain: Arc<str>,
+    /// What the DNS names of the trust model SHARED end with.
+    pub delivery_domain: Arc<str>,
+    /// How long a client certificate is valid.
+    pub life: Duration,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Issuing {
+    /// A certificate for a destination, from the authority that its trust model asks for; `None` when
+    /// a receiver's own CA has to sign it.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn issue(
+        &self,
+        name: &DestinationName,
+        config: &DestinationConfig,
+        version: u32,
+        state: ClientCertificateState,
+    ) -> Result<Option<ClientCertificate>, CaError> {
+        let now = self.clock.now();
+        let authority = match config.trust_model {
+            TrustModel::Customer => return Ok(None),
+            TrustModel::Shared => self.shared(now).await?,
+            TrustModel::Dedicated => {
+                let owner = AuthorityOwner::Account(name.account_name());
+                self.active(&owner).await?.ok_or(CaError::NoAuthority(owner))?
+            }
+        };
+        let with_cross = self.cross_helps(&authority).await?;
+        let names = self.names(name, config.trust_model);
+        let store = self.store.as_ref();
+        let scope = self.vault.account(store, &name.account_name()).await?;
+        let new = NewClient {
+            destination: name,
+            version,
+            names: &names,
+            key_algorithm: config.key_algorithm,
+            life: self.life,
+            state,
+            with_cross,
+        };
+        let issued = ca::issue_client(&new, &authority, &scope, store, now).await?;
+        Ok(Some(issued))
+    }
+
+    /// A key and a request for a receiver's own CA.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn request(
+        &self,
+        name: &DestinationName,
+        config: &DestinationConfig,
+        version: u32,
+    ) -> Result<CertificateRequest, CaError> {
+        let store = self.store.as_ref();
+        let scope = self.vault.account(store, &name.account_name()).await?;
+        let names = self.names(name, TrustModel::Customer);
+        let algorithm = config.key_algorithm;
+        let made = ca::new_request(name, version, &names, algorithm, &scope).await?;
+        Ok(CertificateRequest {
+            version,
+            request: made.der,
+            key_algorithm: algorithm,
+            sealed_key: made.sealed_key,
+            created_at: self.clock.now(),
+        })
+    }
+
+    /// The names in a destination's client certificate.
+    pub fn names(&self, name: &DestinationName, trust_model: TrustModel) -> ClientNames {
+        ClientNames::of(trust_model, &self.trust_domain, &self.delivery_domain, name)
+    }
+
+    async fn active(&self, owner: &AuthorityOwner) -> Result<Option<SigningAuthority>, CaError> {
+        SigningAuthority::active(owner, self.store.as_ref(), &self.vault).await
+    }
+
+    /// The shared authority, made if there is none yet.
+    async fn shared(&self, now: Timestamp) -> Result<SigningAuthority, CaError> {
+        let owner = AuthorityOwner::Shared;
+        if let Some(active) = self.active(&owner).await? {
+            return Ok(active);
+        }
+        let store = self.store.as_ref();
+        if store.authorities(&owner).await?.is_empty() {
+            let scope = self.vault.scope(store, INSTALLATION).await?;
+            let first = NewGeneration::FIRST;
+            let made = ca::new_shared_authority(first, &self.root, &scope, store, now).await?;
+            match store
+                .change_authorities(&owner, Some(made), Vec::new(), now)
+                .await
+            {
+                // Somebody else was faster: theirs is as good.
+                Ok(()) | Err(StoreError::Changed(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.active(&owner).await?.ok_or(CaError::NoAuthority(owner))
+    }
+
+    /// Whether receivers may still trust only the generation before.
+    async fn cross_helps(&self, authority: &SigningAuthority) -> Result<bool, CaError> {
+        let signer = &authority.authority;
+        if signer.cross.is_none() {
+            return Ok(false);
+        }
+        let all = self.store.authorities(&signer.owner).await?;
+        let before = all.iter().find(|it| it.generation + 1 == signer.generation);
+        Ok(before.is_some_and(|before| {
+            matches!(
+                before.state,
+                AuthorityState::Active | AuthorityState::Superseded | AuthorityState::Retiring
+            )
+        }))
+    }
+}
