@@ -12,6 +12,10 @@ use toml::Value;
 /// Largest payload that an installation can be configured to take.
 pub const MAX_PAYLOAD_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Longest delivery domain: with two ids of 63 characters and `delivery` before it, a DNS name has at
+/// most 253 characters (RFC 1035 section 2.3.4).
+pub const MAX_DELIVERY_DOMAIN: usize = 116;
+
 /// Everything that the control plane is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -19,6 +23,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Host part of the `spiffe://` URIs in certificates.
     pub trust_domain: String,
+    /// End of the DNS names in client certificates of the shared authority:
+    /// `<destination>.<account>.delivery.<delivery domain>`.
+    pub delivery_domain: String,
     /// Addresses to listen at.
     pub listen: Listen,
     /// DNS names and IP addresses of the server certificate.
@@ -79,6 +86,7 @@ impl Config {
         let data_dir = reader.path("data_dir");
         let data_dir = reader.required("data_dir", data_dir);
         let trust_domain = trust_domain(&mut reader);
+        let delivery_domain = delivery_domain(&mut reader, &trust_domain);
         let listen = Listen {
             api: listen_address(&mut reader, "listen.api", 8443),
             agents: listen_address(&mut reader, "listen.agents", 8444),
@@ -101,6 +109,7 @@ impl Config {
                 kek_file: kek_file.unwrap_or_else(|| data_dir.join("kek")),
                 data_dir,
                 trust_domain,
+                delivery_domain,
                 listen,
                 server_names,
                 lease: lease.unwrap_or(Duration::from_secs(90)),
@@ -127,16 +136,52 @@ fn listen_address(reader: &mut Reader, setting: &'static str, port: u16) -> Sock
 fn trust_domain(reader: &mut Reader) -> String {
     let name = reader.text("trust_domain");
     let name = name.unwrap_or_else(|| "countersign.internal".to_owned());
-    // The characters of a SPIFFE trust domain name (SPIFFE-ID section 2.1).
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
-    };
-    if name.is_empty() || name.len() > 200 || !name.bytes().all(allowed) {
+    if !is_trust_domain(&name) {
         let problem =
             format!("'{name}' is not a trust domain: use 1 to 200 of a-z, 0-9, '.', '-' and '_'");
         reader.mistake("trust_domain", problem);
     }
     name
+}
+
+/// The characters of a SPIFFE trust domain name (SPIFFE-ID section 2.1).
+fn is_trust_domain(name: &str) -> bool {
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
+    };
+    (1..=200).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn delivery_domain(reader: &mut Reader, trust_domain: &str) -> String {
+    let given = reader.text("delivery_domain");
+    let default = given.is_none();
+    let name = given.unwrap_or_else(|| trust_domain.to_owned());
+    // A wrong trust domain is one mistake, not two.
+    if is_delivery_domain(&name) || default && !is_trust_domain(&name) {
+        return name;
+    }
+    let problem = if default {
+        format!("needs a DNS name, because the trust domain '{name}' does not serve as one")
+    } else {
+        format!(
+            "'{name}' is not a DNS name for certificates: use labels of a-z, 0-9 and '-' with dots \
+             between, at most {MAX_DELIVERY_DOMAIN} characters"
+        )
+    };
+    reader.mistake("delivery_domain", problem);
+    name
+}
+
+/// The preferred syntax of DNS names in lower case (RFC 1034 section 3.5), which certificates ask for.
+fn is_delivery_domain(name: &str) -> bool {
+    let label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= MAX_DELIVERY_DOMAIN && name.split('.').all(label)
 }
 
 fn server_names(reader: &mut Reader) -> Vec<String> {
@@ -202,6 +247,32 @@ mod tests {
         assert_eq!(config.kek_file, PathBuf::from("/var/lib/countersign/kek"));
         assert_eq!(config.max_payload_bytes, 1024 * 1024);
         assert_eq!(config.listen.agents.port(), 8444);
+    }
+
+    #[test]
+    fn the_delivery_domain_is_a_dns_name_by_default_the_trust_domain() {
+        let read = |text: &str| Config::read("c.toml", &format!("data_dir = '/d'\n{text}"), vec![]);
+        let own = read("delivery_domain = 'bank.example'").unwrap();
+        assert_eq!(own.delivery_domain, "bank.example");
+        let default = read("trust_domain = 'bank.internal'").unwrap();
+        assert_eq!(default.delivery_domain, "bank.internal");
+        let long = format!("{}.example", "a.".repeat(60));
+        for bad in [
+            "",
+            "bank_1.example",
+            ".example",
+            "a..b",
+            "-a.b",
+            "Bank.example",
+            &long,
+        ] {
+            let mistakes = read(&format!("delivery_domain = '{bad}'")).unwrap_err();
+            assert_eq!(mistakes.list.len(), 1, "{bad}: {mistakes}");
+        }
+        let unfit = read("trust_domain = 'bank_1'").unwrap_err().to_string();
+        assert!(unfit.contains("delivery_domain"), "{unfit}");
+        let wrong = read("trust_domain = 'Bank!'").unwrap_err();
+        assert_eq!(wrong.list.len(), 1, "{wrong}");
     }
 
     #[test]
