@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countersign_shared::{name::AccountName, time::Clock};
 
 use crate::{
-    ca::{self, CaError, SigningAuthority},
+    ca::{self, CaError, NewGeneration, SigningAuthority},
     model::{Account, RequestKey},
     store::{NewAccount, Store, StoreError},
     vault::Vault,
@@ -42,7 +42,9 @@ impl Accounts {
         let now = self.clock.now();
         let (data_key, scope) = self.vault.new_scope(&name.to_string()).await?;
         let store = self.store.as_ref();
-        let authority = ca::new_account_authority(&name, 1, &self.root, &scope, store, now).await?;
+        let first = NewGeneration::FIRST;
+        let authority =
+            ca::new_account_authority(&name, first, &self.root, &scope, store, now).await?;
         let account = Account {
             name,
             display_name,

@@ -106,6 +106,19 @@ impl Failures {
     }
 }
 
+/// Runs `work` on a thread for work that takes the processor for long, such as making an RSA key, and
+/// waits for it. It has to end by itself: shutdown waits for it.
+///
+/// # Errors
+/// When `work` panicked, or the process is ending.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, io::Error> {
+    #[allow(clippy::disallowed_methods)] // this is the place
+    let work = tokio::task::spawn_blocking(work);
+    work.await.map_err(io::Error::other)
+}
+
 /// Waits for SIGTERM or SIGINT.
 ///
 /// # Errors

@@ -1,15 +1,12 @@
 //! An authority that can sign: its certificate, and its key opened for as long as this lives.
 
 use countersign_shared::{random, secret::SecretBytes, time::Timestamp};
-use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use super::{
-    CaError,
-    profile::{Profile, Validity},
-};
+use super::{CaError, check, profile::Contents};
 use crate::{
-    model::{Authority, AuthorityOwner, Serial},
+    model::{Authority, AuthorityOwner, AuthorityState, Serial},
     store::{CertificateStore, InstallationStore, Store},
     vault::{INSTALLATION, Record, Vault},
 };
@@ -19,7 +16,7 @@ use crate::{
 pub struct SigningAuthority {
     /// What is stored of it.
     pub authority: Authority,
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
 }
 
 impl SigningAuthority {
@@ -57,6 +54,40 @@ impl SigningAuthority {
         Ok(Some(Self::open(newest, store, vault).await?))
     }
 
+    /// The generation of `owner` that signs new client certificates, opened; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn active(
+        owner: &AuthorityOwner,
+        store: &dyn Store,
+        vault: &Vault,
+    ) -> Result<Option<Self>, CaError> {
+        let mut found = store.authorities(owner).await?;
+        found.retain(|authority| authority.state == AuthorityState::Active);
+        let Some(active) = found.pop() else {
+            return Ok(None);
+        };
+        Ok(Some(Self::open(active, store, vault).await?))
+    }
+
+    /// One generation of `owner`, opened; `None` when there is no such.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn generation(
+        owner: &AuthorityOwner,
+        generation: u32,
+        store: &dyn Store,
+        vault: &Vault,
+    ) -> Result<Option<Self>, CaError> {
+        let mut found = store.authorities(owner).await?.into_iter();
+        let Some(found) = found.find(|authority| authority.generation == generation) else {
+            return Ok(None);
+        };
+        Ok(Some(Self::open(found, store, vault).await?))
+    }
+
     pub(super) fn from_parts(authority: Authority, key: &SecretBytes) -> Result<Self, CaError> {
         let key = PrivatePkcs8KeyDer::from(key.expose());
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256)?;
@@ -65,26 +96,17 @@ impl SigningAuthority {
         Ok(Self { authority, issuer })
     }
 
-    /// Signs, and checks the result against its profile.
+    /// Signs, and checks the result against what it is to be.
     pub(super) fn sign(
         &self,
-        profile: Profile,
-        params: &CertificateParams,
-        serial: Serial,
-        validity: Validity,
+        contents: &Contents,
         public_key: &impl PublicKeyData,
     ) -> Result<Vec<u8>, CaError> {
-        let signed = params.signed_by(public_key, &self.issuer)?.der().to_vec();
-        profile.check(&signed, serial, validity)?;
-        Ok(signed)
+        let signed = contents.params()?.signed_by(public_key, &self.issuer)?;
+        let public_key = public_key.subject_public_key_info();
+        check::certificate(signed.der(), contents, &public_key, &self.authority.anchor)?;
+        Ok(signed.der().to_vec())
     }
-}
-
-/// A fresh P-256 key pair and its secret form (PKCS#8 in DER).
-pub(super) fn new_key() -> Result<(KeyPair, SecretBytes), CaError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let secret = SecretBytes::from(key.serialize_der());
-    Ok((key, secret))
 }
 
 /// Makes serial numbers and records them: no number is signed that is not on record.

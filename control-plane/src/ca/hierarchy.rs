@@ -1,14 +1,18 @@
-//! Making authorities: the root, the agents', the server's, and one for each account.
+//! Making authorities: the root, the agents', the server's, the shared one, and one for each account;
+//! of the latter two, generation after generation.
 
 use std::time::Duration;
 
-use countersign_shared::{name::AccountName, secret::SecretBytes, time::Timestamp};
-use rcgen::KeyPair;
+use countersign_shared::{name::AccountName, time::Timestamp};
+use rcgen::{KeyPair, PublicKeyData as _};
 
 use super::{
     CaError, SigningAuthority,
-    authority::{new_key, new_serials},
-    profile::{AUTHORITY_LIFE, Profile, ROOT_LIFE, Validity, common_name},
+    authority::new_serials,
+    check,
+    keys::new_key,
+    names::common_name,
+    profile::{AUTHORITY_LIFE, Contents, Profile, ROOT_LIFE, Validity},
 };
 use crate::{
     model::{Authority, AuthorityOwner, AuthorityState, Serial},
@@ -16,15 +20,47 @@ use crate::{
     vault::{Record, ScopeKey},
 };
 
+/// What every root's common name starts with; the installation's short id follows.
+const ROOT_NAME: &str = "Countersign Root ";
+
+/// Which generation of a delivery authority is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct NewGeneration<'a> {
+    /// 1, 2, …
+    pub number: u32,
+    /// The state in which it starts.
+    pub state: AuthorityState,
+    /// The generation before, which signs the new key too, so that receivers that trust only the older
+    /// one accept its client certificates. `None` for the first generation, and in an emergency: a key
+    /// that may be in other hands vouches for nothing.
+    pub previous: Option<&'a SigningAuthority>,
+}
+
+impl NewGeneration<'_> {
+    /// The first one: it signs at once.
+    pub const FIRST: NewGeneration<'static> = NewGeneration {
+        number: 1,
+        state: AuthorityState::Active,
+        previous: None,
+    };
+}
+
 /// What a new authority is made of.
 struct Plan<'a> {
     owner: AuthorityOwner,
-    generation: u32,
+    generation: NewGeneration<'a>,
     common_name: String,
     path_length: u8,
     life: Duration,
     /// Who vouches for it; `None`: nobody but itself.
     root: Option<&'a SigningAuthority>,
+}
+
+/// The serial numbers of an authority's certificates.
+struct Serials {
+    anchor: Serial,
+    provenance: Serial,
+    cross: Serial,
 }
 
 /// The internal root of an installation.
@@ -39,13 +75,13 @@ pub fn new_root(
 ) -> Result<SigningAuthority, CaError> {
     let plan = Plan {
         owner: AuthorityOwner::Root,
-        generation: 1,
-        common_name: format!("Countersign Root {installation}"),
+        generation: NewGeneration::FIRST,
+        common_name: format!("{ROOT_NAME}{installation}"),
         path_length: 2,
         life: ROOT_LIFE,
         root: None,
     };
-    make(&plan, scope, [serial, serial], now)
+    make(&plan, scope, &Serials::alone(serial), now)
 }
 
 /// The authority of the control plane's own server certificate. Nothing vouches for it and it vouches
@@ -61,13 +97,13 @@ pub fn new_server_authority(
 ) -> Result<SigningAuthority, CaError> {
     let plan = Plan {
         owner: AuthorityOwner::Server,
-        generation: 1,
+        generation: NewGeneration::FIRST,
         common_name: format!("Countersign Control Plane CA {installation}"),
         path_length: 0,
         life: AUTHORITY_LIFE,
         root: None,
     };
-    make(&plan, scope, [serial, serial], now)
+    make(&plan, scope, &Serials::alone(serial), now)
 }
 
 /// The authority of agents' identities, apart from every delivery CA.
@@ -78,106 +114,184 @@ pub fn new_agents_authority(
     installation: &str,
     root: &SigningAuthority,
     scope: &ScopeKey,
-    serials: [Serial; 2],
+    [anchor, provenance]: [Serial; 2],
     now: Timestamp,
 ) -> Result<SigningAuthority, CaError> {
     let plan = Plan {
         owner: AuthorityOwner::Agents,
-        generation: 1,
+        generation: NewGeneration::FIRST,
         common_name: format!("Countersign Agent CA {installation}"),
         path_length: 0,
         life: AUTHORITY_LIFE,
         root: Some(root),
     };
-    make(&plan, scope, serials, now)
+    let serials = Serials {
+        provenance,
+        ..Serials::alone(anchor)
+    };
+    make(&plan, scope, &serials, now)
 }
 
-/// The authority of an account: path length 1, so that a later generation can be cross-signed.
+impl Serials {
+    /// Of an authority that nobody else vouches for: the other numbers are not used.
+    fn alone(anchor: Serial) -> Self {
+        Self {
+            anchor,
+            provenance: anchor,
+            cross: anchor,
+        }
+    }
+}
+
+/// A generation of an account's authority: path length 1, so that a later one can be cross-signed.
+/// `scope` is the account's. It is not stored yet.
 ///
 /// # Errors
-/// [`CaError`].
+/// [`CaError`]; [`CaError::Generation`] when the generation before is not one before it.
 pub async fn new_account_authority(
     account: &AccountName,
-    generation: u32,
+    generation: NewGeneration<'_>,
     root: &SigningAuthority,
     scope: &ScopeKey,
     store: &dyn Store,
     now: Timestamp,
 ) -> Result<Authority, CaError> {
-    let serials = new_serials::<2>(store, now).await?;
     let plan = Plan {
         owner: AuthorityOwner::Account(account.clone()),
         generation,
         common_name: common_name(
             "Countersign Delivery CA — ",
             account.id().as_str(),
-            &format!(" G{generation}"),
+            &format!(" G{}", generation.number),
         ),
         path_length: 1,
         life: AUTHORITY_LIFE,
         root: Some(root),
     };
-    Ok(make(&plan, scope, serials, now)?.authority)
+    make_delivery(&plan, scope, store, now).await
+}
+
+/// A generation of the shared authority, which signs for destinations of every account; otherwise as
+/// [`new_account_authority`]. `scope` is the installation's.
+///
+/// # Errors
+/// [`CaError`]; [`CaError::Generation`] when the generation before is not one before it.
+pub async fn new_shared_authority(
+    generation: NewGeneration<'_>,
+    root: &SigningAuthority,
+    scope: &ScopeKey,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Authority, CaError> {
+    let plan = Plan {
+        owner: AuthorityOwner::Shared,
+        generation,
+        common_name: format!(
+            "Countersign Shared Delivery CA {} G{}",
+            installation(root)?,
+            generation.number
+        ),
+        path_length: 1,
+        life: AUTHORITY_LIFE,
+        root: Some(root),
+    };
+    make_delivery(&plan, scope, store, now).await
+}
+
+/// The installation's short id, as it stands in its root's name.
+fn installation(root: &SigningAuthority) -> Result<String, CaError> {
+    let unusual = CaError::Profile("the root's name");
+    let root = check::parse(&root.authority.anchor);
+    let name = root
+        .as_ref()
+        .and_then(|it| check::only_common_name(it.subject()));
+    let id = name.and_then(|name| name.strip_prefix(ROOT_NAME));
+    id.map(str::to_owned).ok_or(unusual)
+}
+
+async fn make_delivery(
+    plan: &Plan<'_>,
+    scope: &ScopeKey,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Authority, CaError> {
+    let NewGeneration {
+        number, previous, ..
+    } = plan.generation;
+    let follows = previous.is_none_or(|SigningAuthority { authority, .. }| {
+        authority.owner == plan.owner && authority.generation < number
+    });
+    if !follows {
+        return Err(CaError::Generation(plan.owner.clone(), number));
+    }
+    let [anchor, provenance, cross] = new_serials::<3>(store, now).await?;
+    let serials = Serials {
+        anchor,
+        provenance,
+        cross,
+    };
+    Ok(make(plan, scope, &serials, now)?.authority)
 }
 
 fn make(
     plan: &Plan<'_>,
     scope: &ScopeKey,
-    [anchor_serial, provenance_serial]: [Serial; 2],
+    serials: &Serials,
     now: Timestamp,
 ) -> Result<SigningAuthority, CaError> {
     let (key, secret) = new_key()?;
-    let validity = Validity::from_now(now, plan.life);
-    let anchor = self_sign(plan, &key, anchor_serial, validity)?;
-    let provenance = match plan.root {
-        Some(root) => Some(vouch(plan, root, &key, provenance_serial, validity)?),
-        None => None,
-    };
-    let record = Record::AuthorityKey(&plan.owner, plan.generation);
+    let anchor = plan.contents(plan.path_length, serials.anchor, now);
+    let validity = anchor.validity;
+    let anchor = self_sign(&anchor, &key)?;
+    let provenance = plan.root.map(|root| {
+        let contents = plan.contents(plan.path_length, serials.provenance, now);
+        vouch(contents, root, &key)
+    });
+    // Nothing but client certificates may follow the cross certificate.
+    let cross = plan.generation.previous.map(|previous| {
+        let contents = plan.contents(0, serials.cross, now);
+        vouch(contents, previous, &key)
+    });
+    let record = Record::AuthorityKey(&plan.owner, plan.generation.number);
     let authority = Authority {
         owner: plan.owner.clone(),
-        generation: plan.generation,
+        generation: plan.generation.number,
         anchor,
-        provenance,
-        cross: None,
-        state: AuthorityState::Active,
+        provenance: provenance.transpose()?,
+        cross: cross.transpose()?,
+        state: plan.generation.state,
         sealed_key: scope.seal(&secret, &record)?,
         not_before: validity.not_before,
         not_after: validity.not_after,
     };
-    opened(authority, &secret)
+    SigningAuthority::from_parts(authority, &secret)
 }
 
-fn opened(authority: Authority, secret: &SecretBytes) -> Result<SigningAuthority, CaError> {
-    SigningAuthority::from_parts(authority, secret)
+impl Plan<'_> {
+    fn contents(&self, path_length: u8, serial: Serial, now: Timestamp) -> Contents {
+        Contents {
+            profile: Profile::Authority { path_length },
+            common_name: self.common_name.clone(),
+            alternative_names: Vec::new(),
+            serial,
+            validity: Validity::from_now(now, self.life),
+        }
+    }
 }
 
-fn self_sign(
-    plan: &Plan<'_>,
-    key: &KeyPair,
-    serial: Serial,
-    validity: Validity,
-) -> Result<Vec<u8>, CaError> {
-    let profile = Profile::Authority {
-        path_length: plan.path_length,
-    };
-    let params = profile.params(&plan.common_name, Vec::new(), serial, validity)?;
-    let signed = params.self_signed(key)?.der().to_vec();
-    profile.check(&signed, serial, validity)?;
-    Ok(signed)
+fn self_sign(contents: &Contents, key: &KeyPair) -> Result<Vec<u8>, CaError> {
+    let signed = contents.params()?.self_signed(key)?;
+    let public_key = key.subject_public_key_info();
+    check::certificate(signed.der(), contents, &public_key, signed.der())?;
+    Ok(signed.der().to_vec())
 }
 
+/// The same subject and key, signed by another authority, which it does not outlive.
 fn vouch(
-    plan: &Plan<'_>,
-    root: &SigningAuthority,
+    mut contents: Contents,
+    authority: &SigningAuthority,
     key: &KeyPair,
-    serial: Serial,
-    validity: Validity,
 ) -> Result<Vec<u8>, CaError> {
-    let profile = Profile::Authority {
-        path_length: plan.path_length,
-    };
-    let validity = validity.until(root.authority.not_after);
-    let params = profile.params(&plan.common_name, Vec::new(), serial, validity)?;
-    root.sign(profile, &params, serial, validity, key)
+    contents.validity = contents.validity.until(authority.authority.not_after);
+    authority.sign(&contents, key)
 }

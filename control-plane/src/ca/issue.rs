@@ -1,11 +1,10 @@
 //! Issuing what is presented in handshakes: client certificates of destinations, identities of
 //! agents, the control plane's server certificate.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use countersign_shared::{
     name::{AgentName, DestinationName},
-    secret::SecretBytes,
     time::Timestamp,
 };
 use rcgen::SanType;
@@ -13,81 +12,109 @@ use rustls_pki_types::PrivateKeyDer;
 
 use super::{
     CaError, SigningAuthority, SigningRequest,
-    authority::{new_key, new_serials},
-    profile::{
-        CLIENT_LIFE, ClientNames, IDENTITY_LIFE, MAX_COMMON_NAME, Profile, SERVER_LIFE, Validity,
-        agent_uri,
-    },
+    authority::new_serials,
+    keys::{new_key, new_key_of},
+    names::{ClientNames, MAX_COMMON_NAME, agent_uri},
+    profile::{Contents, IDENTITY_LIFE, Profile, SERVER_LIFE, Validity},
 };
 use crate::{
-    model::{ClientCertificate, ClientCertificateState, KeyAlgorithm, Serial, TrustModel},
+    model::{AuthorityOwner, ClientCertificate, ClientCertificateState, KeyAlgorithm, TrustModel},
     store::CertificateStore,
     vault::{Record, ScopeKey},
 };
 
-/// A client certificate whose key is still to be sealed.
-#[derive(Debug)]
-pub struct IssuedClientCertificate {
-    serial: Serial,
-    certificate: Vec<u8>,
-    key: SecretBytes,
-    issuer_generation: u32,
-    validity: Validity,
+/// A client certificate that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct NewClient<'a> {
+    /// Whom it is for.
+    pub destination: &'a DestinationName,
+    /// Its version: one that the destination does not have yet.
+    pub version: u32,
+    /// The names in it.
+    pub names: &'a ClientNames,
+    /// The kind of key in it.
+    pub key_algorithm: KeyAlgorithm,
+    /// How long it is valid from now on; it never outlives its authority. See
+    /// [`CLIENT_LIFE`](super::CLIENT_LIFE).
+    pub life: Duration,
+    /// The state in which it starts.
+    pub state: ClientCertificateState,
+    /// Whether the authority's cross certificate, if it has one, is presented with it: receivers that
+    /// trust only the generation before then accept it.
+    pub with_cross: bool,
 }
 
-/// A client certificate for a destination, signed by its account's authority.
+/// A new client certificate with a key of its own, signed by an account's authority (`DEDICATED`) or
+/// the shared one (`SHARED`). `scope` is the account's. Neither certificate nor key is stored yet.
 ///
 /// # Errors
-/// [`CaError`].
+/// [`CaError`]; [`CaError::WrongAuthority`] for an authority of another account, or of a kind that
+/// signs no client certificates.
 pub async fn issue_client(
-    names: &ClientNames,
+    new: &NewClient<'_>,
     authority: &SigningAuthority,
+    scope: &ScopeKey,
     store: &dyn CertificateStore,
     now: Timestamp,
-) -> Result<IssuedClientCertificate, CaError> {
+) -> Result<ClientCertificate, CaError> {
+    let signer = &authority.authority;
+    let trust_model = trust_model(&signer.owner, new.destination)?;
+    let validity = Validity::from_now(now, new.life).until(signer.not_after);
+    if validity.not_after <= now {
+        return Err(CaError::Profile("it would have ended already"));
+    }
     let [serial] = new_serials::<1>(store, now).await?;
-    let (key, secret) = new_key()?;
-    let validity = Validity::from_now(now, CLIENT_LIFE).until(authority.authority.not_after);
-    let uri = SanType::URI(names.uri.as_str().try_into()?);
-    let params = Profile::Client.params(&names.common_name, vec![uri], serial, validity)?;
-    Ok(IssuedClientCertificate {
+    let (key, secret) = new_key_of(new.key_algorithm).await?;
+    let contents = Contents {
+        profile: Profile::Client(new.key_algorithm),
+        common_name: new.names.common_name.clone(),
+        alternative_names: alternative_names(new.names)?,
         serial,
-        certificate: authority.sign(Profile::Client, &params, serial, validity, &key)?,
-        key: secret,
-        issuer_generation: authority.authority.generation,
         validity,
+    };
+    let certificate = authority.sign(&contents, &key)?;
+    let cross = signer.cross.clone().filter(|_| new.with_cross);
+    Ok(ClientCertificate {
+        version: new.version,
+        state: new.state,
+        trust_model,
+        key_algorithm: new.key_algorithm,
+        serial: serial.to_hex(),
+        certificate,
+        chain: Vec::from_iter(cross),
+        issuer_generation: Some(signer.generation),
+        sealed_key: scope.seal(&secret, &Record::ClientKey(new.destination, new.version))?,
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+        activated_at: None,
+        confirmed_at: None,
+        replaced_at: None,
+        revoked_at: None,
     })
 }
 
-impl IssuedClientCertificate {
-    /// Seals the key: this is what the store gets.
-    ///
-    /// # Errors
-    /// [`CaError`].
-    pub fn seal(
-        self,
-        destination: &DestinationName,
-        version: u32,
-        scope: &ScopeKey,
-    ) -> Result<ClientCertificate, CaError> {
-        Ok(ClientCertificate {
-            version,
-            state: ClientCertificateState::Active,
-            trust_model: TrustModel::Dedicated,
-            key_algorithm: KeyAlgorithm::EcdsaP256,
-            serial: self.serial.to_hex(),
-            sealed_key: scope.seal(&self.key, &Record::ClientKey(destination, version))?,
-            certificate: self.certificate,
-            chain: Vec::new(),
-            issuer_generation: Some(self.issuer_generation),
-            not_before: self.validity.not_before,
-            not_after: self.validity.not_after,
-            activated_at: None,
-            confirmed_at: None,
-            replaced_at: None,
-            revoked_at: None,
-        })
+/// As which trust model `owner` signs for a destination.
+fn trust_model(
+    owner: &AuthorityOwner,
+    destination: &DestinationName,
+) -> Result<TrustModel, CaError> {
+    match owner {
+        AuthorityOwner::Account(account) if *account == destination.account_name() => {
+            Ok(TrustModel::Dedicated)
+        }
+        AuthorityOwner::Shared => Ok(TrustModel::Shared),
+        other => Err(CaError::WrongAuthority(other.clone(), destination.clone())),
     }
+}
+
+/// The names as they stand in a certificate.
+pub(super) fn alternative_names(names: &ClientNames) -> Result<Vec<SanType>, CaError> {
+    let mut all = Vec::with_capacity(2);
+    if let Some(dns) = &names.dns {
+        all.push(SanType::DnsName(dns.as_str().try_into()?));
+    }
+    all.push(SanType::URI(names.uri.as_str().try_into()?));
+    Ok(all)
 }
 
 /// An identity certificate for an agent: the certificate in DER, and its end of validity.
@@ -105,15 +132,15 @@ pub async fn issue_agent_identity(
     let [serial] = new_serials::<1>(store, now).await?;
     let validity = Validity::from_now(now, IDENTITY_LIFE).until(authority.authority.not_after);
     let uri = SanType::URI(agent_uri(trust_domain, agent).as_str().try_into()?);
-    let name = agent.id().as_str();
-    let params = Profile::Client.params(name, vec![uri], serial, validity)?;
-    let signed = authority.sign(
-        Profile::Client,
-        &params,
+    let contents = Contents {
+        // What `parse_request` takes.
+        profile: Profile::Client(KeyAlgorithm::EcdsaP256),
+        common_name: agent.id().to_string(),
+        alternative_names: vec![uri],
         serial,
         validity,
-        &request.public_key,
-    )?;
+    };
+    let signed = authority.sign(&contents, &request.public_key)?;
     Ok((signed, validity.not_after))
 }
 
@@ -130,9 +157,9 @@ pub async fn issue_server(
     let [serial] = new_serials::<1>(store, now).await?;
     let (key, _) = new_key()?;
     let validity = Validity::from_now(now, SERVER_LIFE).until(authority.authority.not_after);
-    let mut alternatives = Vec::with_capacity(names.len());
+    let mut alternative_names = Vec::with_capacity(names.len());
     for name in names {
-        alternatives.push(match name.parse::<IpAddr>() {
+        alternative_names.push(match name.parse::<IpAddr>() {
             Ok(address) => SanType::IpAddress(address),
             Err(_) => SanType::DnsName(name.as_str().try_into()?),
         });
@@ -140,8 +167,14 @@ pub async fn issue_server(
     // Clients look at the alternative names; a longer name does not fit here (RFC 5280 appendix A.1).
     let mut fitting = names.iter().filter(|name| name.len() <= MAX_COMMON_NAME);
     let common_name = fitting.next().map_or("countersign", String::as_str);
-    let params = Profile::Server.params(common_name, alternatives, serial, validity)?;
-    let signed = authority.sign(Profile::Server, &params, serial, validity, &key)?;
+    let contents = Contents {
+        profile: Profile::Server,
+        common_name: common_name.to_owned(),
+        alternative_names,
+        serial,
+        validity,
+    };
+    let signed = authority.sign(&contents, &key)?;
     Ok((
         signed,
         PrivateKeyDer::Pkcs8(key.serialize_der().into()),

@@ -10,34 +10,65 @@
 //! API clients and agents trust can't vouch for a delivery, and the other way round.
 
 mod authority;
+mod check;
+mod customer;
 mod hierarchy;
 mod issue;
+mod keys;
+mod names;
 mod profile;
 mod request;
+mod revocation_list;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
-use countersign_shared::{name::AccountName, seal::SealError};
+use countersign_shared::{
+    name::{AccountName, DestinationName},
+    seal::SealError,
+};
 use thiserror::Error;
 
 pub use authority::SigningAuthority;
-pub use hierarchy::{new_account_authority, new_agents_authority, new_root, new_server_authority};
-pub use issue::{IssuedClientCertificate, issue_agent_identity, issue_client, issue_server};
-pub use profile::{CLIENT_LIFE, ClientNames, IDENTITY_LIFE, SERVER_LIFE, identity_of};
+pub use customer::{MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request};
+pub use hierarchy::{
+    NewGeneration, new_account_authority, new_agents_authority, new_root, new_server_authority,
+    new_shared_authority,
+};
+pub use issue::{NewClient, issue_agent_identity, issue_client, issue_server};
+pub use names::{ClientNames, identity_of};
+pub use profile::{CLIENT_LIFE, IDENTITY_LIFE, SERVER_LIFE};
 pub use request::{SigningRequest, parse_request};
+pub use revocation_list::{CRL_LIFE, sign_crl};
 
-use crate::{store::StoreError, vault::VaultError};
+use crate::{model::AuthorityOwner, store::StoreError, vault::VaultError};
 
-/// A certificate in PEM (RFC 7468).
+/// A certificate in PEM (RFC 7468 section 5).
 pub fn pem(der: &[u8]) -> String {
+    pem_section("CERTIFICATE", der)
+}
+
+/// A certificate revocation list in PEM (RFC 7468 section 6).
+pub fn crl_pem(der: &[u8]) -> String {
+    pem_section("X509 CRL", der)
+}
+
+/// A certificate signing request in PEM (RFC 7468 section 7).
+pub fn request_pem(der: &[u8]) -> String {
+    pem_section("CERTIFICATE REQUEST", der)
+}
+
+fn pem_section(label: &str, der: &[u8]) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let encoded = STANDARD.encode(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     for line in encoded.as_bytes().chunks(64) {
         // Base64 is ASCII.
         text.extend(line.iter().map(|byte| char::from(*byte)));
         text.push('\n');
     }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
+    text + &format!("-----END {label}-----\n")
 }
 
 /// Why nothing was signed.
@@ -53,8 +84,17 @@ pub enum CaError {
     #[error("signing failed: {0}")]
     Sign(#[from] rcgen::Error),
     /// What was signed is not what its profile says; it was thrown away.
-    #[error("the certificate does not match its profile: {0}")]
+    #[error("what was signed does not match its profile: {0}")]
     Profile(&'static str),
+    /// The thread that makes keys ended without one.
+    #[error("no key was made: the process is ending")]
+    KeyGeneration,
+    /// An authority that must not sign for this destination.
+    #[error("the authority of {0} does not sign for {1}")]
+    WrongAuthority(AuthorityOwner, DestinationName),
+    /// A generation that does not follow the one that is to vouch for it.
+    #[error("generation {1} of the authority of {0} does not follow the one before")]
+    Generation(AuthorityOwner, u32),
     /// The account has no authority.
     #[error("{0} has no certificate authority")]
     NoAuthority(AccountName),

@@ -15,10 +15,10 @@ use countersign_shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ca::{self, CaError, ClientNames, SigningAuthority},
+    ca::{self, CLIENT_LIFE, CaError, ClientNames, NewClient, SigningAuthority},
     model::{
-        AuthorityOwner, ClientCertificate, Destination, DestinationConfig, DestinationState,
-        RequestKey, SigningSecret,
+        AuthorityOwner, ClientCertificate, ClientCertificateState, Destination, DestinationConfig,
+        DestinationState, KeyAlgorithm, RequestKey, SigningSecret,
     },
     signals::{Changes, Wake},
     store::{NewDestination, Store, StoreError},
@@ -69,7 +69,9 @@ impl Destinations {
         }
         let now = self.clock.now();
         let scope = self.vault.account(self.store.as_ref(), account).await?;
-        let certificate = self.first_certificate(account, &name, &scope, now).await?;
+        let algorithm = config.key_algorithm;
+        let certificate = self.first_certificate(&name, algorithm, &scope, now);
+        let certificate = certificate.await?;
         let secret = new_secret(&name, 1, &scope, now)?;
         let new = NewDestination {
             name,
@@ -84,21 +86,28 @@ impl Destinations {
 
     async fn first_certificate(
         &self,
-        account: &AccountName,
         name: &DestinationName,
+        key_algorithm: KeyAlgorithm,
         scope: &ScopeKey,
         now: Timestamp,
     ) -> Result<ClientCertificate, CaError> {
+        let account = name.account_name();
         let owner = AuthorityOwner::Account(account.clone());
         let store = self.store.as_ref();
-        let authority = SigningAuthority::newest(&owner, store, &self.vault)
+        let authority = SigningAuthority::active(&owner, store, &self.vault)
             .await?
-            .ok_or_else(|| CaError::NoAuthority(account.clone()))?;
-        let names = ClientNames::dedicated(&self.trust_domain, name);
+            .ok_or(CaError::NoAuthority(account))?;
+        let new = NewClient {
+            destination: name,
+            version: 1,
+            names: &ClientNames::dedicated(&self.trust_domain, name),
+            key_algorithm,
+            life: CLIENT_LIFE,
+            state: ClientCertificateState::Active,
+            with_cross: true,
+        };
         let certificate_store = store;
-        ca::issue_client(&names, &authority, certificate_store, now)
-            .await?
-            .seal(name, 1, scope)
+        ca::issue_client(&new, &authority, scope, certificate_store, now).await
     }
 
     /// Replaces what an operator decided.

@@ -91,6 +91,16 @@ pub enum AuthorityState {
     Revoked,
 }
 
+impl AuthorityState {
+    /// Whether receivers should trust it: its anchor is in the trust bundle.
+    pub fn is_published(self) -> bool {
+        match self {
+            Self::Prepared | Self::Active | Self::Superseded | Self::Retiring => true,
+            Self::Retired | Self::Aborted | Self::Revoked => false,
+        }
+    }
+}
+
 /// One generation of an authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
@@ -184,6 +194,56 @@ pub struct ClientCertificate {
     pub replaced_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+}
+
+/// Why a certificate was revoked (RFC 5280 section 5.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RevocationReason {
+    /// Not said.
+    #[default]
+    Unspecified,
+    /// Its private key is or may be in other hands.
+    KeyCompromise,
+    /// Its authority's private key is or may be.
+    CaCompromise,
+    /// What it names has changed.
+    AffiliationChanged,
+    /// A newer one has taken its place.
+    Superseded,
+    /// It is not needed any more.
+    CessationOfOperation,
+    /// It must not be used any more.
+    PrivilegeWithdrawn,
+}
+
+/// A revoked certificate of an authority's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Its serial number in lower-case hexadecimal, at most 20 octets.
+    pub serial: String,
+    /// When it was revoked.
+    pub revoked_at: Timestamp,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Its end of validity: some time after it, the certificate leaves the list.
+    pub not_after: Timestamp,
+}
+
+/// A certificate revocation list of one generation of an authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Crl {
+    /// Whose.
+    pub owner: AuthorityOwner,
+    /// Which generation.
+    pub generation: u32,
+    /// Grows with each list of the generation.
+    pub number: u64,
+    /// From when on it is good: ten minutes before it was made.
+    pub this_update: Timestamp,
+    /// Until when it is good.
+    pub next_update: Timestamp,
+    /// The list in DER.
+    pub der: Vec<u8>,
 }
 
 #[cfg(test)]

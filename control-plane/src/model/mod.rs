@@ -13,8 +13,8 @@ pub use access::{ApiKey, ApiKeyHash};
 pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
 pub use alert::{Alert, AlertCause, AlertSeverity, Evidence, Expiring, Finding, Shown};
 pub use certificate::{
-    Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState,
-    KeyAlgorithm, Sealed, Serial,
+    Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Crl,
+    KeyAlgorithm, Revocation, RevocationReason, Sealed, Serial,
 };
 pub use delivery::{
     Attempt, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, NewDelivery, Next,

@@ -131,6 +131,7 @@ fn what_a_server_could_take_for_syntax_is_refused() {
     ] {
         let names = ClientNames {
             common_name: bad.to_owned(),
+            dns: None,
             uri: "spiffe://x/y".to_owned(),
         };
         for kind in KINDS {
