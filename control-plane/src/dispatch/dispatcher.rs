@@ -8,7 +8,10 @@ use countersign_shared::{
     random,
     time::Timestamp,
 };
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -84,8 +87,8 @@ impl Dispatcher {
             let now = self.attach.clock.now();
             self.take_hints();
             // Also while there is no pause in the work.
-            while let Ok(name) = self.changes.try_recv() {
-                self.changed(Ok(name)).await;
+            while let Some(change) = waiting(&mut self.changes) {
+                self.changed(change).await;
             }
             let worked = match self.round(now).await {
                 Ok(worked) => worked,
@@ -135,7 +138,7 @@ impl Dispatcher {
         }
     }
 
-    async fn changed(&mut self, change: Result<DestinationName, broadcast::error::RecvError>) {
+    async fn changed(&mut self, change: Result<DestinationName, RecvError>) {
         match change {
             Ok(name) => {
                 self.info.retain(|_, info| info.name != name);
@@ -278,5 +281,40 @@ impl Dispatcher {
                 tracing::error!(%delivery, destination = %name, %error, "payload does not open");
             }
         }
+    }
+}
+
+/// The next change that is waiting, or that there were more than could be kept; `None` when there is
+/// none.
+fn waiting(
+    changes: &mut broadcast::Receiver<DestinationName>,
+) -> Option<Result<DestinationName, RecvError>> {
+    match changes.try_recv() {
+        Ok(name) => Some(Ok(name)),
+        Err(TryRecvError::Lagged(missed)) => Some(Err(RecvError::Lagged(missed))),
+        Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_that_were_missed_are_told_as_such() {
+        let name = |text: &str| -> DestinationName { text.parse().unwrap() };
+        let (old, new) = (
+            name("accounts/a/destinations/old"),
+            name("accounts/a/destinations/new"),
+        );
+        let (sender, mut changes) = broadcast::channel(1);
+        assert_eq!(waiting(&mut changes), None);
+        for changed in [&old, &new] {
+            sender.send(changed.clone()).unwrap();
+        }
+        let missed = waiting(&mut changes);
+        assert_eq!(missed, Some(Err(RecvError::Lagged(1))));
+        assert_eq!(waiting(&mut changes), Some(Ok(new)));
+        assert_eq!(waiting(&mut changes), None);
     }
 }
