@@ -1,6 +1,8 @@
 //! Who gets what: a pure decision. Destinations take turns, a slice at a time, so that one with a
 //! million deliveries waiting takes no more of an agent's credit than one with ten.
 
+use std::collections::HashMap;
+
 use countersign_shared::name::{AgentName, Id};
 
 use crate::model::{DestinationKey, Grant};
@@ -39,11 +41,13 @@ pub(super) fn plan(
     mut budget: usize,
 ) -> Vec<Grant> {
     let mut grants: Vec<Grant> = Vec::new();
+    // Where in `grants` a destination's grant to a worker is.
+    let mut places: HashMap<(DestinationKey, usize), usize> = HashMap::new();
     let mut progress = true;
     while progress && budget > 0 {
         progress = false;
         for candidate in &mut candidates {
-            let Some(worker) = best(&mut workers, candidate.region.as_ref()) else {
+            let Some((number, worker)) = best(&mut workers, candidate.region.as_ref()) else {
                 continue;
             };
             let size = SLICE.min(candidate.room).min(worker.credit).min(budget);
@@ -54,33 +58,34 @@ pub(super) fn plan(
             worker.credit -= size;
             budget -= size;
             progress = true;
-            add(&mut grants, candidate.destination, &worker.agent, size);
+            let destination = candidate.destination;
+            let place = *places.entry((destination, number)).or_insert(grants.len());
+            match grants.get_mut(place) {
+                Some(grant) => grant.limit += size,
+                None => grants.push(Grant {
+                    destination,
+                    agent: worker.agent.clone(),
+                    limit: size,
+                }),
+            }
         }
     }
     grants
 }
 
-fn best<'a>(workers: &'a mut [Worker], region: Option<&Id>) -> Option<&'a mut Worker> {
+/// The worker with most credit left, and its number.
+fn best<'a>(workers: &'a mut [Worker], region: Option<&Id>) -> Option<(usize, &'a mut Worker)> {
     workers
         .iter_mut()
-        .filter(|worker| serves(worker.region.as_ref(), region))
-        .max_by_key(|worker| worker.credit)
-}
-
-fn add(grants: &mut Vec<Grant>, destination: DestinationKey, agent: &AgentName, size: usize) {
-    let same = |grant: &&mut Grant| grant.destination == destination && grant.agent == *agent;
-    match grants.iter_mut().find(same) {
-        Some(grant) => grant.limit += size,
-        None => grants.push(Grant {
-            destination,
-            agent: agent.clone(),
-            limit: size,
-        }),
-    }
+        .enumerate()
+        .filter(|(_, worker)| serves(worker.region.as_ref(), region))
+        .max_by_key(|(_, worker)| worker.credit)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -173,6 +178,8 @@ mod tests {
                 .map(|(at, credit)| worker(&format!("a{at}"), None, *credit))
                 .collect();
             let grants = plan(candidates, workers, budget);
+            let pairs: HashSet<_> = grants.iter().map(|g| (g.destination, &g.agent)).collect();
+            prop_assert_eq!(pairs.len(), grants.len(), "one grant for each pair");
             let total: usize = grants.iter().map(|grant| grant.limit).sum();
             let wanted: usize = rooms.iter().sum();
             let credit: usize = credits.iter().sum();
