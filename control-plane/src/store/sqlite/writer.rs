@@ -27,9 +27,9 @@ const BATCH: usize = 256;
 /// How many may wait; beyond that, callers wait to enter.
 const QUEUE: usize = 4 * BATCH;
 
-/// Runs inside the transaction; gives back what to do once the commit's result is known, and why the
-/// whole batch must be taken back, if it must.
-type Work = Box<dyn FnOnce(&Connection) -> (Answer, Option<StoreError>) + Send>;
+/// Runs inside the transaction, or hears why there is none; gives back what to do once the commit's
+/// result is known, and why the whole batch must be taken back, if it must.
+type Work = Box<dyn FnOnce(Result<&Connection>) -> (Answer, Option<StoreError>) + Send>;
 type Answer = Box<dyn FnOnce(&Result<()>) + Send>;
 
 /// What is waiting to be written.
@@ -131,10 +131,11 @@ impl Writer {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, replied) = oneshot::channel();
-        let boxed: Work = Box::new(move |connection| {
-            let (result, fatal) = match lane {
-                Lane::Savepoint => (in_savepoint(connection, work), None),
-                Lane::Checked | Lane::Urgent => checked(connection, work),
+        let boxed: Work = Box::new(move |begun| {
+            let (result, fatal) = match (begun, lane) {
+                (Err(error), _) => (Err(error), None),
+                (Ok(connection), Lane::Savepoint) => (in_savepoint(connection, work), None),
+                (Ok(connection), Lane::Checked | Lane::Urgent) => checked(connection, work),
             };
             let answer: Answer = Box::new(move |committed| {
                 // A caller that went away no longer needs the answer.
@@ -176,9 +177,9 @@ fn write_until_closed(connection: &Connection, queue: &Queue) {
                 end(connection, fatal)
             }
             Err(error) => {
-                // Dropped unrun: its caller hears that the store does not answer.
-                drop(first);
-                Err(error.into())
+                let error = StoreError::from(error);
+                answers.push(first(Err(error.clone())).0);
+                Err(error)
             }
         };
         if let Err(error) = &committed {
@@ -199,7 +200,7 @@ fn run_batch(
 ) -> Option<StoreError> {
     let mut next = Some(first);
     while let Some(work) = next {
-        let (answer, fatal) = work(connection);
+        let (answer, fatal) = work(Ok(connection));
         answers.push(answer);
         if fatal.is_some() {
             return fatal;
@@ -357,6 +358,25 @@ mod tests {
         assert_eq!(next, Ok(3), "the next batch works");
     }
 
+    #[tokio::test]
+    async fn whoever_waits_hears_why_nothing_could_begin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY); BEGIN IMMEDIATE")
+            .unwrap();
+        let connection = Connection::open(&path).unwrap();
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let (writer, _tasks) = start(connection);
+        for lane in [Lane::Savepoint, Lane::Checked, Lane::Urgent] {
+            let error = writer.run(lane, insert(1)).await.unwrap_err();
+            assert!(error.to_string().contains("locked"), "{error}");
+        }
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(writer.run(Lane::Checked, insert(1)).await, Ok(1));
+    }
+
     #[test]
     fn what_is_urgent_goes_first() {
         let mut waiting = Waiting::default();
@@ -374,7 +394,7 @@ mod tests {
         waiting.urgent.push_back(note("lease"));
         let connection = table();
         while let Some(work) = waiting.next() {
-            drop(work(&connection));
+            drop(work(Ok(&connection)));
         }
         assert_eq!(*order.lock().unwrap(), ["lease", "submission"]);
     }
