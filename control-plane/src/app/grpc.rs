@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use countersign_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
-        account_service_server::AccountServiceServer,
-        agent_administration_service_server::AgentAdministrationServiceServer,
+        account_service_server::{self, AccountServiceServer},
+        agent_administration_service_server::{self, AgentAdministrationServiceServer},
         agent_session_service_server::AgentSessionServiceServer,
-        alert_service_server::AlertServiceServer,
-        certificate_service_server::CertificateServiceServer,
-        delivery_service_server::DeliveryServiceServer,
-        destination_service_server::DestinationServiceServer,
+        alert_service_server::{self, AlertServiceServer},
+        certificate_service_server::{self, CertificateServiceServer},
+        delivery_service_server::{self, DeliveryServiceServer},
+        destination_service_server::{self, DestinationServiceServer},
         enrollment_service_server::EnrollmentServiceServer,
     },
 };
@@ -20,7 +20,8 @@ use tonic::{
     service::interceptor::InterceptedService,
     transport::{Server, server::Router},
 };
-use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::health_server::{self, Health, HealthServer};
+use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
 
 use crate::{
     accounts::Accounts,
@@ -176,19 +177,41 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(KEEPALIVE))
 }
 
+/// What reflection lists: what the API's listener serves, not what the agents' does.
+const LISTED: [&str; 9] = [
+    account_service_server::SERVICE_NAME,
+    agent_administration_service_server::SERVICE_NAME,
+    alert_service_server::SERVICE_NAME,
+    certificate_service_server::SERVICE_NAME,
+    delivery_service_server::SERVICE_NAME,
+    destination_service_server::SERVICE_NAME,
+    health_server::SERVICE_NAME,
+    reflection_v1::server_reflection_server::SERVICE_NAME,
+    reflection_v1alpha::server_reflection_server::SERVICE_NAME,
+];
+
+/// Reflection over everything that is listed, in whichever of its versions a client asks.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // So that clients can show the details of errors.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        // Both versions describe both: the builder would add only its own.
+        .include_reflection_service(false)
+        .register_encoded_file_descriptor_set(reflection_v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(reflection_v1alpha::FILE_DESCRIPTOR_SET);
+    LISTED
+        .into_iter()
+        .fold(builder, |builder, name| builder.with_service_name(name))
+}
+
 /// The API for clients. Health and reflection need no key: they tell only what is public.
 pub(super) fn api_router(
     services: &Services,
     health: HealthServer<impl Health>,
     max_payload: usize,
 ) -> Result<Router, tonic_reflection::server::Error> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that clients can show the details of errors.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
     let key = &services.authenticate;
     let deliveries = DeliveryServiceServer::new(services.deliveries.clone())
         .max_decoding_message_size(max_payload + MESSAGE_OVERHEAD);
