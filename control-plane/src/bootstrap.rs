@@ -19,10 +19,7 @@ use crate::{
     config::Config,
     kek::{FileKek, KekError, KekProvider as _},
     model::{AuthorityOwner, Serial},
-    store::{
-        Installation, InstallationFacts, InstallationStore as _, Store, StoreError,
-        sqlite::SqliteStore,
-    },
+    store::{Installation, InstallationFacts, Store, StoreError, sqlite::SqliteStore},
     vault::{INSTALLATION, Vault, VaultError},
 };
 
@@ -94,9 +91,10 @@ pub async fn open(
     if kek.is_none() && !store_path.exists() {
         FileKek::create(&config.kek_file)?;
     }
-    let store = SqliteStore::open(&store_path, tasks)?;
-    let facts = store.installation().await?;
+    // Opening for writing changes the files of a store whose process was killed.
+    let facts = SqliteStore::look(&store_path)?;
     let kek = Arc::new(right_kek(config, facts.as_ref())?);
+    let store = SqliteStore::open(&store_path, tasks)?;
     let vault = Arc::new(Vault::new(kek.clone()));
     let store: Arc<dyn Store> = Arc::new(store);
     let first_key = match facts {
@@ -273,6 +271,46 @@ mod tests {
         assert_eq!(contents(&config.data_dir), before);
 
         std::fs::rename(&saved, &config.kek_file).unwrap();
+        assert!(start(&config).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn nor_does_it_after_a_kill_with_a_log_that_is_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let (tasks, _failures) = Tasks::new();
+        let opened = open(&config, None, &SystemClock, &tasks).await.unwrap();
+        // What a killed process leaves: the files as they are while it runs.
+        let left = folder.path().join("left");
+        files::private_directory(&left).unwrap();
+        for (path, _) in contents(&config.data_dir) {
+            std::fs::copy(&path, left.join(path.file_name().unwrap())).unwrap();
+        }
+        drop(opened);
+        let log = left.join("store.sqlite-wal");
+        assert!(log.metadata().unwrap().len() > 0);
+        tasks
+            .stop(std::time::Duration::from_secs(10))
+            .await
+            .unwrap();
+
+        std::fs::remove_dir_all(&config.data_dir).unwrap();
+        std::fs::rename(&left, &config.data_dir).unwrap();
+        let own = folder.path().join("own");
+        std::fs::rename(&config.kek_file, &own).unwrap();
+        FileKek::create(&config.kek_file).unwrap();
+        // SQLite's shared memory holds nothing and is made anew by whoever reads the log.
+        let durable = || {
+            let mut all = contents(&config.data_dir);
+            all.retain(|(path, _)| !path.ends_with("store.sqlite-shm"));
+            all
+        };
+        let before = durable();
+        let wrong = start(&config).await.unwrap_err().to_string();
+        assert!(wrong.contains("was sealed with KEK"), "{wrong}");
+        assert_eq!(durable(), before);
+
+        std::fs::rename(&own, &config.kek_file).unwrap();
         assert!(start(&config).await.unwrap().is_none());
     }
 }

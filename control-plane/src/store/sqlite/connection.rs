@@ -1,9 +1,9 @@
 //! Opening the database file: its settings, and the schema of a new one.
 
-use std::path::Path;
+use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _, path::Path};
 
 use countersign_shared::files;
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::store::{Result, StoreError};
 
@@ -22,23 +22,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         files::create_private(path, b"").map_err(|error| unavailable(path, error))?;
     }
     let connection = Connection::open(path).map_err(|error| unavailable(path, error))?;
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables == 0 {
+    if !has_schema(&connection, path)? {
         create(&connection)?;
-    } else if application != APPLICATION_ID {
-        return Err(StoreError::Corrupt(format!(
-            "{} is not a Countersign store",
-            path.display()
-        )));
-    } else if version > SCHEMA_VERSION {
-        return Err(StoreError::Corrupt(format!(
-            "{} was written by a newer version of Countersign (schema {version}, this one knows \
-             {SCHEMA_VERSION}): run that version or a later one",
-            path.display()
-        )));
     }
     settle_in(&connection)?;
     // FULL syncs the log at every commit: an answer that was given is on disk.
@@ -57,6 +42,65 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     settle_in(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
+}
+
+/// Opens the file for a look that leaves it and its log as they are, byte for byte; `None` when there
+/// is no file, or nothing in it. Nobody else may have it open for writing.
+pub(super) fn open_for_a_look(path: &Path) -> Result<Option<Connection>> {
+    let size = |path: &Path| path.metadata().map(|file| file.len()).unwrap_or_default();
+    if size(path) == 0 {
+        return Ok(None);
+    }
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // Without a log the file alone is all there is, and SQLite need not make its other files. With
+    // one, as a killed process leaves it, SQLite reads both, and makes only its shared memory anew.
+    let connection = match size(Path::new(&log)) {
+        0 => immutable(path)?,
+        _ => Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|error| unavailable(path, error))?,
+    };
+    // Else the last to close writes the log into the file.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(has_schema(&connection, path)?.then_some(connection))
+}
+
+fn immutable(path: &Path) -> Result<Connection> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        // Writing to a string never fails.
+        let _ = write!(uri, "%{byte:02X}");
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags).map_err(|error| unavailable(path, error))
+}
+
+/// Whether the file has been filled.
+///
+/// Fails when it is not ours, or of a newer version.
+fn has_schema(connection: &Connection, path: &Path) -> Result<bool> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables == 0 {
+        return Ok(false);
+    }
+    if application != APPLICATION_ID {
+        return Err(StoreError::Corrupt(format!(
+            "{} is not a Countersign store",
+            path.display()
+        )));
+    }
+    if version > SCHEMA_VERSION {
+        return Err(StoreError::Corrupt(format!(
+            "{} was written by a newer version of Countersign (schema {version}, this one knows \
+             {SCHEMA_VERSION}): run that version or a later one",
+            path.display()
+        )));
+    }
+    Ok(true)
 }
 
 fn settle_in(connection: &Connection) -> Result<()> {

@@ -16,20 +16,7 @@ use crate::{
 #[async_trait]
 impl InstallationStore for SqliteStore {
     async fn installation(&self) -> Result<Option<InstallationFacts>> {
-        self.read(|connection| {
-            one(
-                connection,
-                "SELECT id, kek_id FROM installation",
-                [],
-                |row| {
-                    Ok(InstallationFacts {
-                        id: row.get("id")?,
-                        kek_id: row.get("kek_id")?,
-                    })
-                },
-            )
-        })
-        .await
+        self.read(facts).await
     }
 
     async fn install(&self, new: Installation) -> Result<()> {
@@ -99,6 +86,16 @@ impl InstallationStore for SqliteStore {
         // An empty transaction: shows that the writer lives and can begin one.
         self.write(|_| Ok(())).await
     }
+}
+
+pub(super) fn facts(connection: &Connection) -> Result<Option<InstallationFacts>> {
+    let query = "SELECT id, kek_id FROM installation";
+    one(connection, query, [], |row| {
+        Ok(InstallationFacts {
+            id: row.get("id")?,
+            kek_id: row.get("kek_id")?,
+        })
+    })
 }
 
 pub(super) fn insert_data_key(connection: &Connection, key: &DataKey) -> Result<()> {

@@ -30,7 +30,7 @@ use self::{
     readers::Readers,
     writer::{Lane, Writer},
 };
-use super::{Result, StoreError};
+use super::{InstallationFacts, Result, StoreError};
 
 /// The embedded store. Its threads end when it is dropped.
 #[derive(Debug)]
@@ -51,6 +51,19 @@ impl SqliteStore {
             writer: Writer::start(writing, reading, tasks)?,
             readers,
         })
+    }
+
+    /// What is known of the installation at `path` before it is opened; `None` when there is none yet.
+    /// Leaves the database as it is, byte for byte, whether it was closed or its process killed.
+    /// Nobody else may have it open for writing.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn look(path: &Path) -> Result<Option<InstallationFacts>> {
+        match connection::open_for_a_look(path)? {
+            Some(connection) => installation::facts(&connection),
+            None => Ok(None),
+        }
     }
 
     /// Runs `work` in the writer's next transaction and answers when that is on disk.
