@@ -229,7 +229,75 @@ fn token_usable(token: &JoinToken, now: Timestamp) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use countersign_shared::{
+        tasks::{Failures, Tasks},
+        time::ManualClock,
+    };
+    use rcgen::{CertificateParams, KeyPair};
+
     use super::*;
+    use crate::{
+        kek::FileKek,
+        model::Serial,
+        store::sqlite::SqliteStore,
+        vault::{INSTALLATION, Vault},
+    };
+
+    /// Agents over a store in `folder`; what comes besides keeps the store's threads alive.
+    async fn agents(
+        folder: &std::path::Path,
+        clock: Arc<ManualClock>,
+    ) -> (Agents, (Tasks, Failures)) {
+        let (tasks, failures) = Tasks::new();
+        let store = SqliteStore::open(&folder.join("store.sqlite"), &tasks).unwrap();
+        let vault = Vault::new(Arc::new(FileKek::create(&folder.join("kek")).unwrap()));
+        let (_, scope) = vault.new_scope(INSTALLATION).await.unwrap();
+        let serials: [Serial; 3] = std::array::from_fn(|_| Serial::from_random(random::bytes()));
+        let now = clock.now();
+        let root = ca::new_root("test", &scope, serials[0], now).unwrap();
+        let serials = [serials[1], serials[2]];
+        let authority = ca::new_agents_authority("test", &root, &scope, serials, now).unwrap();
+        let agents = Agents {
+            store: Arc::new(store),
+            authority: Arc::new(authority),
+            server_pin: [0; 32],
+            trust_domain: "test.internal".into(),
+            clock,
+        };
+        (agents, (tasks, failures))
+    }
+
+    #[tokio::test]
+    async fn an_agent_enrolls_until_its_token_expires_and_not_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_000_000)));
+        let (agents, _alive) = agents(folder.path(), Arc::clone(&clock)).await;
+        let request = TokenRequest {
+            ttl: TOKEN_LIFE.0,
+            ..TokenRequest::default()
+        };
+        let (_, token) = agents.create_token(request).await.unwrap();
+        let key = KeyPair::generate().unwrap();
+        let signed = CertificateParams::default().serialize_request(&key);
+        let signed = signed.unwrap().der().to_vec();
+        let name = |text: &str| AgentName::from(Id::chosen(text).unwrap());
+        let enroll = |agent: &str| agents.enroll(token.expose(), name(agent), &signed);
+
+        clock.advance(TOKEN_LIFE.0 - Duration::from_micros(1));
+        let enrolled = enroll("edge-1").await.unwrap();
+        assert_eq!(enrolled.agent.name, name("edge-1"));
+        clock.advance(Duration::from_micros(1));
+        // Not even for the agent that has used it in time.
+        for agent in ["edge-1", "edge-2"] {
+            let refused = enroll(agent).await.unwrap_err();
+            assert!(
+                matches!(refused, EnrollError::Token(EXPIRED)),
+                "{refused:?}"
+            );
+        }
+        let unknown = agents.store.agent(&name("edge-2")).await;
+        assert!(matches!(unknown, Err(StoreError::NotFound(_))));
+    }
 
     #[test]
     fn a_token_ends_at_its_time_or_when_it_is_revoked() {
