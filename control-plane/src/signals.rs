@@ -148,6 +148,8 @@ mod tests {
             class,
             certificate_requested: Some(true),
             server_not_after: None,
+            presented: Some(1),
+            refused: None,
         }
     }
 
@@ -163,5 +165,19 @@ mod tests {
         observations.note(DestinationKey(2), shown(FailureClass::HttpGone));
         let changed = observations.next().await;
         assert_eq!(changed.len(), 1, "the first is as it was: {changed:?}");
+
+        let refused = Some((2, FailureClass::ClientCaNotTrusted));
+        let covered = Shown {
+            refused,
+            ..shown(FailureClass::Delivered)
+        };
+        observations.note(key, covered);
+        assert_eq!(observations.next().await[0].shown.refused, refused);
+        let with_the_new_one = Shown {
+            presented: Some(2),
+            ..shown(FailureClass::Delivered)
+        };
+        observations.note(key, with_the_new_one);
+        assert_eq!(observations.next().await[0].shown.presented, Some(2));
     }
 }

@@ -152,6 +152,35 @@ impl FailureClass {
         )
     }
 
+    /// A delivery that ends so is held: nothing but a change at the receiver, at the destination or at
+    /// the agent lets another attempt end otherwise. It waits until that is done, and loses no attempt
+    /// of its schedule.
+    pub const fn holds(self) -> bool {
+        self.refuses_client_certificate()
+            || self.refuses_server_certificate()
+            || matches!(self, Self::MtlsNotEnforced | Self::EgressDenied)
+    }
+
+    /// The receiver took the client certificate, if it asked for one: an HTTP answer came that can't
+    /// be a server's own page about the certificate, as another 4xx can.
+    pub const fn accepts_client_certificate(self) -> bool {
+        matches!(
+            self,
+            Self::Delivered
+                | Self::ClientIdentityForbidden
+                | Self::HttpRedirect
+                | Self::HttpGone
+                | Self::HttpRateLimited
+                | Self::HttpServerError
+        )
+    }
+
+    /// An HTTP answer came that says nothing of certificates: reason enough to try what
+    /// [`FailureClass::holds`] again.
+    pub const fn is_answer(self) -> bool {
+        self.accepts_client_certificate() || matches!(self, Self::HttpClientError)
+    }
+
     /// The class with this text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL
@@ -176,6 +205,24 @@ impl fmt::Debug for FailureClass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_holds_deliveries_is_about_certificates_or_egress_and_no_answer() {
+        for &class in FailureClass::ALL {
+            let text = class.as_str();
+            let about_certificates = text.contains("CERTIFICATE")
+                || text.contains("_CA_")
+                || text.starts_with("SERVER_")
+                || text == "MTLS_NOT_ENFORCED";
+            let expected = about_certificates || text == "EGRESS_DENIED";
+            assert_eq!(class.holds(), expected, "{class}");
+            assert!(!(class.holds() && class.is_answer()), "{class}");
+        }
+        assert!(!FailureClass::ClientIdentityForbidden.holds());
+        assert!(!FailureClass::ConnectionRefused.is_answer(), "says nothing");
+        assert!(FailureClass::HttpClientError.is_answer());
+        assert!(!FailureClass::HttpClientError.accepts_client_certificate());
+    }
 
     #[test]
     fn every_failure_says_what_to_do_and_parses_back() {

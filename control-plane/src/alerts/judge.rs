@@ -241,6 +241,8 @@ mod tests {
                 class,
                 certificate_requested: requested,
                 server_not_after: None,
+                presented: None,
+                refused: None,
             },
             in_a_row,
         }
@@ -299,6 +301,9 @@ mod tests {
         for (evidence, expected) in cases {
             assert_eq!(raised(&evidence), expected, "{evidence:?}");
         }
+        let mut covered = evidence(Class::Delivered, Some(true), 1);
+        covered.shown.refused = Some((2, Class::ClientCaNotTrusted));
+        assert_eq!(raised(&covered), [], "the certificate before was taken");
         let silent = evidence(Class::ConnectionRefused, None, 1);
         assert_eq!(cleared(&silent), [], "no answer disproves nothing");
         let fine = evidence(Class::Delivered, Some(true), 1);

@@ -128,6 +128,12 @@ pub struct Shown {
     pub certificate_requested: Option<bool>,
     /// When its server certificate ends, if it was seen.
     pub server_not_after: Option<Timestamp>,
+    /// Version of the client certificate that the receiver took: it was presented in a whole handshake
+    /// and an HTTP answer came that can't be about the certificate.
+    pub presented: Option<u32>,
+    /// Version of the active certificate and how it was refused, when the attempt then went on with
+    /// the one before it.
+    pub refused: Option<(u32, FailureClass)>,
 }
 
 impl Shown {
@@ -136,10 +142,15 @@ impl Shown {
         let record = outcome.handshake.as_ref();
         let completed = record.filter(|record| record.completed);
         let server = record.and_then(|record| record.server.as_ref());
+        let taken = completed.filter(|_| outcome.class.accepts_client_certificate());
+        let presented = taken.and_then(|record| record.presented.as_ref());
+        let refused = outcome.refused.as_deref();
         Self {
             class: outcome.class,
             certificate_requested: completed.map(|record| record.client_certificate_requested),
             server_not_after: server.map(|server| server.not_after),
+            presented: presented.map(|certificate| certificate.version),
+            refused: refused.map(|refusal| (refusal.version, refusal.class)),
         }
     }
 }
@@ -168,5 +179,72 @@ impl Evidence {
             shown,
             in_a_row,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_shared::{
+        outcome::{AttemptTimings, CertificateRefusal, HandshakeRecord, PresentedCertificate},
+        random,
+    };
+
+    use super::*;
+
+    fn outcome(class: FailureClass) -> Outcome {
+        let presented = PresentedCertificate {
+            version: 2,
+            serial: "01".to_owned(),
+        };
+        Outcome {
+            delivery: random::uuid_v7(Timestamp::default()).into(),
+            epoch: 1,
+            class,
+            mtls_not_enforced: false,
+            http_status: None,
+            handshake: Some(HandshakeRecord {
+                completed: true,
+                client_certificate_requested: true,
+                presented: Some(presented),
+                ..HandshakeRecord::default()
+            }),
+            timings: AttemptTimings::default(),
+            started_at: Timestamp::default(),
+            retry_after: None,
+            detail: "".into(),
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn only_an_answer_shows_that_a_certificate_was_taken() {
+        let taken = |class| Shown::by(&outcome(class)).presented;
+        assert_eq!(taken(FailureClass::Delivered), Some(2));
+        assert_eq!(taken(FailureClass::HttpServerError), Some(2));
+        // In TLS 1.3 the handshake is whole on our side before the receiver judges.
+        assert_eq!(taken(FailureClass::ClientCaNotTrusted), None);
+        assert_eq!(taken(FailureClass::ConnectionLost), None);
+        // The server's own page about the certificate, maybe.
+        assert_eq!(taken(FailureClass::HttpClientError), None);
+    }
+
+    #[test]
+    fn a_refusal_that_the_certificate_before_covered_is_shown_beside_the_success() {
+        let class = FailureClass::ClientCaNotTrusted;
+        let refusal = CertificateRefusal {
+            version: 3,
+            class,
+            handshake: None,
+            detail: "".into(),
+        };
+        let shown = Shown::by(&Outcome {
+            refused: Some(Box::new(refusal)),
+            ..outcome(FailureClass::Delivered)
+        });
+        assert_eq!(shown.class, FailureClass::Delivered);
+        assert_eq!(
+            (shown.presented, shown.refused),
+            (Some(2), Some((3, class)))
+        );
     }
 }
