@@ -2,7 +2,7 @@
 //! repeated; the store stays the only truth.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -139,6 +139,65 @@ impl Observations {
     }
 }
 
+/// Which destinations hold deliveries, as far as attempts since the start have shown, and which of them
+/// are to release theirs. At most one entry for each destination.
+#[derive(Debug, Default)]
+pub struct Holds {
+    known: Mutex<Known>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    held: HashMap<DestinationKey, bool>,
+    to_release: HashSet<DestinationKey>,
+}
+
+impl Holds {
+    /// An attempt at `destination` has ended. The first answer after a refusal releases what is held,
+    /// and so does the first since the start, when nothing is known of what came before it.
+    pub fn note(&self, destination: DestinationKey, class: FailureClass) {
+        if class.holds() {
+            self.lock().held.insert(destination, true);
+        } else if class.is_answer() {
+            let before = self.lock().held.insert(destination, false);
+            if before != Some(false) {
+                self.release(destination);
+            }
+        }
+    }
+
+    /// Whether the newest attempt at `destination` that tells anything ended in a class that holds.
+    pub fn is_held(&self, destination: DestinationKey) -> bool {
+        self.lock().held.get(&destination) == Some(&true)
+    }
+
+    /// The cause may be gone: the deliveries of `destination` that are held are released at once. To be
+    /// called whenever its configuration or its certificates change, or a probe has succeeded; when
+    /// nothing is held it does nothing. Until an attempt shows that the cause is gone, they still go
+    /// one at a time.
+    pub fn release(&self, destination: DestinationKey) {
+        self.lock().to_release.insert(destination);
+        self.notify.notify_one();
+    }
+
+    /// Waits for destinations that are to release what they hold, and takes them.
+    pub async fn to_release(&self) -> HashSet<DestinationKey> {
+        loop {
+            let taken = std::mem::take(&mut self.lock().to_release);
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    /// Entries are whole or not there; a panic elsewhere leaves none half made.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +210,38 @@ mod tests {
             presented: Some(1),
             refused: None,
         }
+    }
+
+    fn asked(holds: &Holds) -> Vec<DestinationKey> {
+        std::mem::take(&mut holds.lock().to_release)
+            .into_iter()
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn an_answer_after_a_refusal_releases_once() {
+        use FailureClass as Class;
+        let (holds, key) = (Holds::default(), DestinationKey(1));
+        holds.note(key, Class::Delivered);
+        assert_eq!(asked(&holds), [key], "who knows what was before the start");
+        holds.note(key, Class::HttpServerError);
+        assert_eq!(asked(&holds), []);
+        holds.note(key, Class::ClientCaNotTrusted);
+        holds.note(key, Class::ConnectionRefused);
+        assert!(holds.is_held(key), "a receiver that is down proves nothing");
+        assert_eq!(asked(&holds), []);
+        holds.note(key, Class::HttpServerError);
+        assert!(!holds.is_held(key));
+        assert_eq!(holds.to_release().await, HashSet::from([key]));
+    }
+
+    #[tokio::test]
+    async fn asking_for_a_release_does_not_say_that_the_cause_is_gone() {
+        let (holds, key) = (Holds::default(), DestinationKey(1));
+        holds.note(key, FailureClass::EgressDenied);
+        holds.release(key);
+        assert_eq!(holds.to_release().await, HashSet::from([key]));
+        assert!(holds.is_held(key));
     }
 
     #[tokio::test]

@@ -381,6 +381,7 @@ fn to_wire(delivery: &Delivery) -> v1::Delivery {
         next_attempt_time: next.map(timestamp_to_wire),
         settle_time: delivery.settled_at.map(timestamp_to_wire),
         resolution: class.map_or("", |class| class.resolution()).to_owned(),
+        held: delivery.state == DeliveryState::Pending && delivery.held_since.is_some(),
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
     destinations::Destinations,
     dispatch::{Attach, Sessions},
     metrics::Metrics,
-    signals::{Changes, Observations, Wake},
+    signals::{Changes, Holds, Observations, Wake},
 };
 
 /// What a message has besides its payload, at most.
@@ -81,6 +81,7 @@ impl Services {
         let vault = || Arc::clone(&opened.vault);
         let trust_domain: Arc<str> = config.trust_domain.as_str().into();
         let wake = Arc::new(Wake::default());
+        let holds = Arc::new(Holds::default());
         let sessions = Arc::new(Sessions::new(metrics.clone()));
         let agents = Agents {
             store: store(),
@@ -100,6 +101,7 @@ impl Services {
             vault: vault(),
             wake: Arc::clone(&wake),
             changes: Arc::new(Changes::default()),
+            holds: Arc::clone(&holds),
             trust_domain: Arc::clone(&trust_domain),
             clock: Arc::clone(&clock),
         };
@@ -115,6 +117,7 @@ impl Services {
             store: store(),
             wake: Arc::clone(&wake),
             observations: Arc::new(Observations::default()),
+            holds,
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
         };

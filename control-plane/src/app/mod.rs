@@ -27,7 +27,7 @@ use crate::{
     alerts::{Notifier, Watchman},
     bootstrap::{self, Opened, StartError},
     config::Config,
-    deliveries::Retention,
+    deliveries::{Release, Retention},
     dispatch::Dispatcher,
     http, listen,
     metrics::Metrics,
@@ -148,7 +148,14 @@ async fn start(
     let services = Services::new(config, opened, pin, clock, metrics.clone(), tasks);
     let changes = Arc::clone(&services.destinations.0.changes);
     let attach = services.session.attach.clone();
-    let dispatcher = Dispatcher::new(attach, &changes, metrics, config.lease);
+    let release = Release {
+        store: Arc::clone(&opened.store),
+        wake: Arc::clone(&attach.wake),
+        holds: Arc::clone(&services.session.settle.holds),
+        clock: Arc::clone(&attach.clock),
+    };
+    let holds = Arc::clone(&release.holds);
+    let dispatcher = Dispatcher::new(attach, &changes, holds, metrics, config.lease);
     let watchman = Watchman {
         alerts: services.alerts.alerts.clone(),
         observations: Arc::clone(&services.session.settle.observations),
@@ -180,6 +187,11 @@ async fn start(
         "dispatcher",
         OnFailure::StopProcess,
         dispatcher.run(stop.clone()),
+    );
+    tasks.spawn(
+        "held deliveries",
+        OnFailure::StopProcess,
+        release.run(stop.clone()),
     );
     tasks.spawn(
         "expired secrets",

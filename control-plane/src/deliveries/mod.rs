@@ -1,11 +1,13 @@
 //! Deliveries: accepting them, and deciding what becomes of them after each attempt.
 
+mod release;
 mod retention;
 mod retry;
 mod settle;
 mod submit;
 
+pub use release::Release;
 pub use retention::Retention;
-pub use retry::{SCHEDULE, next};
+pub use retry::{HELD_AT_MOST, HOLDS, SCHEDULE, next};
 pub use settle::Settle;
 pub use submit::{Submission, Submit, SubmitError};

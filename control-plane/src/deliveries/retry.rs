@@ -22,14 +22,26 @@ pub const SCHEDULE: [Duration; 7] = [
     minutes(10 * 60),
 ];
 
+/// How long a delivery is held after each attempt; the last for every further one.
+pub const HOLDS: [Duration; 6] = [
+    Duration::from_secs(30),
+    minutes(1),
+    minutes(2),
+    minutes(5),
+    minutes(15),
+    minutes(30),
+];
+/// How long a delivery is held at most, from the first attempt after which it was.
+pub const HELD_AT_MOST: Duration = minutes(7 * 24 * 60);
+
 /// Each wait is spread by this share to both sides, so that what failed together does not come back
 /// together.
 const JITTER: f64 = 0.2;
 /// Longest wait that a receiver can ask for with `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Least wait after an attempt that no address was allowed for: somebody has to change the agent's
-/// configuration or the destination before another can end otherwise.
-const EGRESS_DENIED: Duration = minutes(60);
+/// Least wait after an attempt that no address was allowed for: nobody changes an agent's
+/// configuration and starts it again in less.
+const EGRESS_DENIED: Duration = minutes(5);
 /// How soon a delivery that an agent gave back goes to another.
 const GIVEN_BACK: Duration = Duration::from_secs(1);
 
@@ -38,19 +50,46 @@ pub fn next(snapshot: &Snapshot, outcome: &Outcome, now: Timestamp, fraction: f6
     match outcome.class {
         FailureClass::Delivered => return Next::Delivered,
         FailureClass::NotAttempted => return Next::Again(now.plus(GIVEN_BACK.mul_f64(fraction))),
+        class if class.holds() => return hold(snapshot, class, now, fraction),
         _ => {}
     }
     let failed_before = usize::try_from(snapshot.attempt_count).unwrap_or(usize::MAX);
     let Some(wait) = SCHEDULE.get(failed_before) else {
         return Next::DeadLetter;
     };
-    let wait = match outcome.class {
-        FailureClass::EgressDenied => (*wait).max(EGRESS_DENIED),
-        _ => *wait,
-    };
-    let spread = wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * fraction);
     let asked = outcome.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-    Next::Retry(now.plus(spread.max(asked)))
+    Next::Retry(now.plus(spread(*wait, fraction).max(asked)))
+}
+
+fn hold(snapshot: &Snapshot, class: FailureClass, now: Timestamp, fraction: f64) -> Next {
+    let held_for = snapshot
+        .held_since
+        .map_or(Duration::ZERO, |since| now.since(since));
+    if held_for >= HELD_AT_MOST {
+        return Next::DeadLetter;
+    }
+    let wait = match class {
+        FailureClass::EgressDenied => hold_after(held_for).max(EGRESS_DENIED),
+        _ => hold_after(held_for),
+    };
+    Next::Hold(now.plus(spread(wait, fraction)))
+}
+
+/// The next wait of a delivery that has been held for so long: the first of [`HOLDS`] that it can't
+/// have waited out yet, even if each was as short as jitter makes it.
+fn hold_after(held_for: Duration) -> Duration {
+    let mut waited = Duration::ZERO;
+    for wait in HOLDS {
+        waited += wait.mul_f64(1.0 - JITTER);
+        if held_for < waited {
+            return wait;
+        }
+    }
+    HOLDS[HOLDS.len() - 1]
+}
+
+fn spread(wait: Duration, fraction: f64) -> Duration {
+    wait.mul_f64(1.0 - JITTER + 2.0 * JITTER * fraction)
 }
 
 #[cfg(test)]
@@ -80,6 +119,14 @@ mod tests {
         Snapshot {
             attempt_count,
             accepted_at: Timestamp::default(),
+            held_since: None,
+        }
+    }
+
+    fn held(since: Timestamp) -> Snapshot {
+        Snapshot {
+            held_since: Some(since),
+            ..snapshot(7)
         }
     }
 
@@ -108,15 +155,48 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_change_of_configuration_waits_for_at_least_an_hour() {
-        let denied = outcome(FailureClass::EgressDenied, None);
+    fn what_only_a_change_can_cure_is_held_wherever_its_schedule_stands() {
         let now = Timestamp::from_unix_seconds(1000);
-        let hours = [1, 1, 1, 2, 5, 10, 10];
-        for (count, hours) in (0..).zip(hours) {
-            let at = now.plus(minutes(60 * hours));
-            assert_eq!(next(&snapshot(count), &denied, now, 0.5), Next::Retry(at));
+        for &class in FailureClass::ALL {
+            let failed = outcome(class, None);
+            for count in [0, 6, 7, u32::MAX] {
+                let next = next(&snapshot(count), &failed, now, 0.5);
+                assert_eq!(matches!(next, Next::Hold(_)), class.holds(), "{class}");
+            }
         }
-        assert_eq!(next(&snapshot(7), &denied, now, 0.5), Next::DeadLetter);
+    }
+
+    #[test]
+    fn a_hold_gets_longer_step_by_step_and_ends_after_a_week() {
+        let refused = outcome(FailureClass::ClientCaNotTrusted, None);
+        let since = Timestamp::from_unix_seconds(1000);
+        for fraction in [0.0, 0.5, 0.999] {
+            let (mut now, mut before) = (since, snapshot(7));
+            let steps = HOLDS.into_iter().chain([minutes(30), minutes(30)]);
+            for expected in steps {
+                let Next::Hold(at) = next(&before, &refused, now, fraction) else {
+                    panic!("not held");
+                };
+                let expected = spread(expected, fraction);
+                assert_eq!(at.since(now), expected);
+                (now, before) = (at, held(since));
+            }
+        }
+        let week = since.plus(HELD_AT_MOST);
+        let just_before = week.minus(Duration::from_micros(1));
+        let last = next(&held(since), &refused, just_before, 0.5);
+        assert_eq!(last, Next::Hold(just_before.plus(minutes(30))));
+        assert_eq!(next(&held(since), &refused, week, 0.5), Next::DeadLetter);
+    }
+
+    #[test]
+    fn what_the_agent_s_operator_must_allow_waits_for_five_minutes_at_least() {
+        let denied = outcome(FailureClass::EgressDenied, None);
+        let now = Timestamp::from_unix_seconds(10_000);
+        let first = next(&snapshot(0), &denied, now, 0.5);
+        assert_eq!(first, Next::Hold(now.plus(minutes(5))));
+        let later = next(&held(now.minus(minutes(60))), &denied, now, 0.5);
+        assert_eq!(later, Next::Hold(now.plus(minutes(30))));
     }
 
     proptest! {
@@ -137,6 +217,35 @@ mod tests {
             prop_assert!(wait >= asked);
             prop_assert!(wait >= base.mul_f64(0.799));
             prop_assert!(wait <= base.mul_f64(1.201).max(asked));
+        }
+
+        #[test]
+        fn a_hold_is_never_shorter_than_the_one_before_it_nor_longer_than_its_last_step(
+            held_for in 0_u64..7 * 24 * 3600,
+            more in 0_u64..7 * 24 * 3600,
+            fraction in 0.0_f64..1.0,
+        ) {
+            let since = Timestamp::from_unix_seconds(1000);
+            let refused = outcome(FailureClass::ServerCaNotTrusted, Some(Duration::from_secs(9)));
+            let wait = |seconds| {
+                let now = since.plus(Duration::from_secs(seconds));
+                match next(&held(since), &refused, now, fraction) {
+                    Next::Hold(at) => Some(at.since(now)),
+                    _ => None,
+                }
+            };
+            let (sooner, later) = (wait(held_for), wait(held_for + more));
+            let Some(sooner) = sooner else {
+                return Err(TestCaseError::fail("not held within the week"));
+            };
+            prop_assert!(sooner >= HOLDS[0].mul_f64(0.799));
+            match later {
+                Some(later) => {
+                    prop_assert!(later >= sooner);
+                    prop_assert!(later <= minutes(30).mul_f64(1.201));
+                }
+                None => prop_assert!(held_for + more >= 7 * 24 * 3600),
+            }
         }
     }
 }

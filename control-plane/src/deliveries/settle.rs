@@ -15,7 +15,7 @@ use super::retry;
 use crate::{
     metrics::Metrics,
     model::{Next, Settled, Settlement, Shown},
-    signals::{Observations, Wake},
+    signals::{Holds, Observations, Wake},
     store::{Store, StoreError},
 };
 
@@ -28,6 +28,8 @@ pub struct Settle {
     pub wake: Arc<Wake>,
     /// Told what attempts show of receivers.
     pub observations: Arc<Observations>,
+    /// Told what holds deliveries, and what shows that it is gone.
+    pub holds: Arc<Holds>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -79,10 +81,11 @@ impl Settle {
         self.metrics.attempt(class);
         if class != FailureClass::NotAttempted {
             self.observations.note(destination, shown);
+            self.holds.note(destination, class);
         }
         self.wake.lease_ended(destination);
         match next {
-            Next::Retry(at) | Next::Again(at) => self.wake.due(destination, at),
+            Next::Retry(at) | Next::Again(at) | Next::Hold(at) => self.wake.due(destination, at),
             Next::Delivered => self.metrics.settled_after(age(lease, now)),
             Next::DeadLetter => {
                 self.metrics.dead_letters.inc();

@@ -20,7 +20,7 @@ use crate::{
         AuthorityOwner, ClientCertificate, ClientCertificateState, Destination, DestinationConfig,
         DestinationState, KeyAlgorithm, RequestKey, SigningSecret,
     },
-    signals::{Changes, Wake},
+    signals::{Changes, Holds, Wake},
     store::{NewDestination, Store, StoreError},
     vault::{Record, ScopeKey, Vault},
 };
@@ -43,6 +43,8 @@ pub struct Destinations {
     pub wake: Arc<Wake>,
     /// Told when a bundle changes.
     pub changes: Arc<Changes>,
+    /// Told when what holds deliveries may be gone.
+    pub holds: Arc<Holds>,
     /// Host part of `spiffe://` URIs.
     pub trust_domain: Arc<str>,
     /// Tells the time.
@@ -126,8 +128,9 @@ impl Destinations {
             .update_destination(name, config, revision, now)
             .await?;
         self.changes.changed(name.clone());
-        // A new region or limit can let waiting deliveries go.
+        // A new region or limit can let waiting deliveries go, and a new URL or trust held ones.
         self.wake.due(changed.key, now);
+        self.holds.release(changed.key);
         Ok(changed)
     }
 
@@ -143,6 +146,9 @@ impl Destinations {
         let now = self.clock.now();
         let changed = self.store.set_destination_state(name, state, now).await?;
         self.wake.due(changed.key, now);
+        if state == DestinationState::Enabled {
+            self.holds.release(changed.key);
+        }
         Ok(changed)
     }
 

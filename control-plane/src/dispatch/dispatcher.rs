@@ -25,7 +25,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{DestinationKey, Grant, SealedJob},
-    signals::Changes,
+    signals::{Changes, Holds},
     store::StoreError,
 };
 
@@ -57,6 +57,7 @@ pub struct Dispatcher {
     metrics: Metrics,
     lease: Duration,
     changes: broadcast::Receiver<DestinationName>,
+    holds: Arc<Holds>,
     due: DueQueue,
     info: HashMap<DestinationKey, Info>,
     windows: HashMap<DestinationKey, Window>,
@@ -64,10 +65,17 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// A dispatcher that has not begun.
-    pub fn new(attach: Attach, changes: &Changes, metrics: Metrics, lease: Duration) -> Self {
+    pub fn new(
+        attach: Attach,
+        changes: &Changes,
+        holds: Arc<Holds>,
+        metrics: Metrics,
+        lease: Duration,
+    ) -> Self {
         Self {
             sender: attach.sender(),
             changes: changes.subscribe(),
+            holds,
             attach,
             metrics,
             lease,
@@ -201,10 +209,11 @@ impl Dispatcher {
                 continue;
             };
             let open = self.windows.entry(destination).or_default().open(now);
+            let held = self.holds.is_held(destination);
             candidates.push(Candidate {
                 destination,
                 region: info.region,
-                room: expected.min(info.window.saturating_sub(open)),
+                room: expected.min(room(info.window, held, open)),
             });
         }
         Ok(candidates)
@@ -284,6 +293,13 @@ impl Dispatcher {
     }
 }
 
+/// How many leases more a destination can have. While it is held, one at a time shows whether the cause
+/// is gone, and spares a receiver that refuses.
+fn room(window: usize, held: bool, open: usize) -> usize {
+    let window = if held { 1 } else { window };
+    window.saturating_sub(open)
+}
+
 /// The next change that is waiting, or that there were more than could be kept; `None` when there is
 /// none.
 fn waiting(
@@ -299,6 +315,13 @@ fn waiting(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_held_destination_gets_one_lease_at_a_time() {
+        assert_eq!((room(8, false, 3), room(8, false, 9)), (5, 0));
+        assert_eq!((room(8, true, 0), room(8, true, 1)), (1, 0));
+        assert_eq!(room(8, true, 5), 0, "what was out before it was held");
+    }
 
     #[test]
     fn changes_that_were_missed_are_told_as_such() {

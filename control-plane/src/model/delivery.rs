@@ -82,6 +82,8 @@ pub struct Delivery {
     pub due_at: Option<Timestamp>,
     /// When it was settled.
     pub settled_at: Option<Timestamp>,
+    /// Since when it is held for a cause that only a change can cure.
+    pub held_since: Option<Timestamp>,
 }
 
 /// Which deliveries to list.
@@ -158,10 +160,12 @@ pub struct SealedJob {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     /// How many attempts of its schedule had ended before this one. A delivery that was retried by hand
-    /// begins a new schedule.
+    /// begins a new schedule; attempts after which it was held are none of it.
     pub attempt_count: u32,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// Since when it is held.
+    pub held_since: Option<Timestamp>,
 }
 
 /// What becomes of a delivery after an attempt.
@@ -173,6 +177,9 @@ pub enum Next {
     Retry(Timestamp),
     /// It was not attempted: another agent, no sooner than this; no attempt is counted.
     Again(Timestamp),
+    /// It is held: the attempt is recorded and does not count in the schedule; another at this time,
+    /// or when it is released before.
+    Hold(Timestamp),
     /// No more attempts.
     DeadLetter,
 }

@@ -39,6 +39,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         delivery::submission(&store).await;
         delivery::leases(&store).await;
         delivery::settling(&store).await;
+        delivery::holding(&store).await;
         delivery::by_hand(&store).await;
         tenant::signing_secrets(&store).await;
     }

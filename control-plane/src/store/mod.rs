@@ -316,6 +316,14 @@ pub trait DeliveryStore: Send + Sync {
         id: DeliveryId,
         now: Timestamp,
     ) -> Result<Delivery>;
+    /// Makes at most `size` held deliveries of a destination, which would wait until after `now`, due at
+    /// `now`. They stay held until their next attempt. Answers with how many these were.
+    async fn release_held(
+        &self,
+        destination: DestinationKey,
+        now: Timestamp,
+        size: usize,
+    ) -> Result<usize>;
     /// Gives a delivery up; `Precondition` when it is settled.
     async fn cancel(
         &self,

@@ -8,6 +8,7 @@ use countersign_shared::{
     name::{AccountName, AgentName, DeliveryId, DestinationName},
     outcome::{AttemptTimings, Outcome},
     random,
+    time::Timestamp,
 };
 
 use super::{at, destination_name, id, new_destination, request};
@@ -330,6 +331,139 @@ async fn foreign_agent(store: &impl Store, name: &DestinationName, key: Destinat
         .await
         .unwrap();
     assert!(stolen.is_empty(), "a lease is its agent's own");
+}
+
+/// Settles as [`settle`], and tells what the decision was made from.
+async fn decided(
+    store: &impl Store,
+    outcome: Outcome,
+    now: i64,
+    next: Next,
+) -> (u32, Option<Timestamp>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let settlement = Settlement {
+        agent: edge(),
+        outcomes: vec![outcome],
+        now: at(now),
+        decide: Arc::new(move |snapshot, _| {
+            tell.send((snapshot.attempt_count, snapshot.held_since))
+                .unwrap();
+            next
+        }),
+    };
+    let settled = store.settle(settlement).await.unwrap()[0];
+    assert!(matches!(settled, Settled::Applied { next: as_decided, .. } if as_decided == next));
+    told.recv().unwrap()
+}
+
+pub(super) async fn holding(store: &impl Store) {
+    let (name, key) = fresh(store, "holding").await;
+    let (other, other_key) = fresh(store, "holding-too").await;
+    let refused = FailureClass::ClientCaNotTrusted;
+    let mut ids: Vec<DeliveryId> = Vec::new();
+    for seconds in [1, 2, 3] {
+        ids.push(store.submit(new(&name, seconds, None)).await.unwrap().id);
+    }
+    store.submit(new(&other, 1, None)).await.unwrap();
+    let see = async |id: DeliveryId| store.delivery(&account(), id).await.unwrap();
+    let take = async |key, now| lease(store, key, &edge(), 1, now).await.remove(0).lease;
+
+    let first = take(key, 100).await;
+    let known = decided(store, outcome(first, refused), 110, Next::Hold(at(500))).await;
+    assert_eq!(known, (0, None));
+    let held = see(ids[0]).await;
+    assert_eq!(
+        (held.state, held.attempt_count),
+        (DeliveryState::Pending, 1)
+    );
+    assert_eq!(
+        (held.due_at, held.held_since),
+        (Some(at(500)), Some(at(110)))
+    );
+    assert_eq!(held.last_class, Some(refused));
+    let second = take(key, 120).await;
+    decided(store, outcome(second, refused), 120, Next::Hold(at(600))).await;
+    let elsewhere = take(other_key, 120).await;
+    decided(store, outcome(elsewhere, refused), 120, Next::Hold(at(700))).await;
+
+    // Again, later: no attempt of its schedule is used up, and it is held since the first time.
+    let again = take(key, 500).await;
+    assert_eq!(again.delivery, ids[2], "never attempted yet");
+    decided(
+        store,
+        outcome(again, FailureClass::HttpGone),
+        500,
+        Next::Retry(at(9_000)),
+    )
+    .await;
+    let again = take(key, 500).await;
+    assert_eq!(again.delivery, ids[0]);
+    let known = decided(store, outcome(again, refused), 510, Next::Hold(at(800))).await;
+    assert_eq!(known, (0, Some(at(110))));
+    let held = see(ids[0]).await;
+    assert_eq!((held.attempt_count, held.held_since), (2, Some(at(110))));
+    let attempts = store
+        .attempts(&account(), ids[0], 0, 9)
+        .await
+        .unwrap()
+        .items;
+    let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, [1, 2], "each is there to be looked at");
+
+    // Released in slices, soonest first; nothing twice, and nobody else's.
+    assert_eq!(store.release_held(key, at(520), 1).await.unwrap(), 1);
+    assert_eq!(see(ids[1]).await.due_at, Some(at(520)));
+    assert_eq!(store.release_held(key, at(520), 9).await.unwrap(), 1);
+    assert_eq!(see(ids[0]).await.due_at, Some(at(520)));
+    assert_eq!(store.release_held(key, at(520), 9).await.unwrap(), 0);
+    let waiting = see(ids[2]).await;
+    assert_eq!(
+        (waiting.due_at, waiting.held_since),
+        (Some(at(9_000)), None)
+    );
+    assert_eq!(store.due_of(other_key).await.unwrap(), Some(at(700)));
+
+    // What is being attempted is left to its agent; given back, it is still held.
+    let released = lease(store, key, &edge(), 9, 520).await;
+    assert_eq!(released.len(), 2);
+    assert_eq!(store.release_held(key, at(521), 9).await.unwrap(), 0);
+    let of = |id| {
+        released
+            .iter()
+            .find(|job| job.lease.delivery == id)
+            .unwrap()
+    };
+    let back = outcome(of(ids[0]).lease, FailureClass::NotAttempted);
+    decided(store, back, 522, Next::Again(at(523))).await;
+    assert_eq!(see(ids[0]).await.held_since, Some(at(110)));
+
+    // Another failure takes it back into its schedule, where it stood.
+    let failed = FailureClass::HttpServerError;
+    let leased = of(ids[1]).lease;
+    let known = decided(store, outcome(leased, failed), 530, Next::Retry(at(540))).await;
+    assert_eq!(known, (0, Some(at(120))));
+    assert_eq!(see(ids[1]).await.held_since, None);
+    let leased = take(key, 523).await;
+    decided(store, outcome(leased, refused), 550, Next::Hold(at(560))).await;
+    let leased = take(key, 540).await;
+    let known = decided(store, outcome(leased, failed), 550, Next::DeadLetter).await;
+    assert_eq!(known, (1, None));
+
+    // By hand.
+    let cancelled = store.cancel(&account(), ids[0], at(551)).await.unwrap();
+    assert_eq!(cancelled.held_since, None);
+    let leased = take(other_key, 700).await;
+    decided(store, outcome(leased, refused), 700, Next::DeadLetter).await;
+    let given_up = see(leased.delivery).await;
+    assert_eq!(
+        (given_up.state, given_up.held_since),
+        (DeliveryState::DeadLetter, None)
+    );
+    let revived = store
+        .retry(&account(), leased.delivery, at(800))
+        .await
+        .unwrap();
+    assert_eq!(revived.held_since, None);
 }
 
 pub(super) async fn by_hand(store: &impl Store) {

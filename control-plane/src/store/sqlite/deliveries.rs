@@ -94,6 +94,21 @@ impl DeliveryStore for SqliteStore {
         .await
     }
 
+    async fn release_held(
+        &self,
+        destination: DestinationKey,
+        now: Timestamp,
+        size: usize,
+    ) -> Result<usize> {
+        // Most looks find nothing: they cost no commit.
+        let find = move |connection: &Connection| revive::held(connection, destination, now, 1);
+        if self.read(find).await?.is_empty() {
+            return Ok(0);
+        }
+        self.write(move |connection| revive::release_held(connection, destination, now, size))
+            .await
+    }
+
     async fn cancel(
         &self,
         account: &AccountName,
@@ -269,6 +284,7 @@ fn submit(connection: &Connection, new: &NewDelivery) -> Result<Delivery> {
         accepted_at: new.accepted_at,
         due_at: Some(new.accepted_at),
         settled_at: None,
+        held_since: None,
     })
 }
 
@@ -341,6 +357,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         accepted_at: get(row, "accepted_at")?,
         due_at: get_optional(row, "due_at")?,
         settled_at: get_optional(row, "settled_at")?,
+        held_since: get_optional(row, "held_since")?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Retrying, replaying and cancelling by hand.
+//! Retrying, replaying and cancelling by hand, and releasing what is held.
 
 use countersign_shared::{
     name::{AccountName, DeliveryId},
@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     leases::{delete_due, insert_due},
-    rows::{Column, account_key, destination_keys, execute, get, limit, one, page},
+    rows::{Column, account_key, all, destination_keys, execute, get, limit, one, page},
 };
 use crate::{
     model::{Delivery, DeliveryState, DestinationKey, Page, ReplayFilter},
@@ -25,17 +25,14 @@ pub(super) fn retry(connection: &Connection, delivery: &Delivery, now: Timestamp
             revive(connection, delivery.id, delivery.destination_key.0, now)
         }
         (DeliveryState::Pending, Some(due_at)) => {
-            let destination = delivery.destination_key.0;
-            let sooner = due_at.min(now);
-            delete_due(connection, destination, due_at, delivery.id)?;
-            insert_due(connection, destination, sooner, delivery.id)?;
-            let update = "UPDATE deliveries SET due_at = ? WHERE id = ?";
-            execute(
+            let destination = delivery.destination_key;
+            move_due(
                 connection,
-                update,
-                params![Column(sooner), Column(delivery.id)],
-            )?;
-            Ok(())
+                destination,
+                delivery.id,
+                due_at,
+                due_at.min(now),
+            )
         }
         (DeliveryState::Leased, _) => refuse(delivery, "is being attempted: wait for its outcome"),
         _ => refuse(delivery, "is settled: submit it anew to send it again"),
@@ -48,8 +45,8 @@ pub(super) fn cancel(connection: &Connection, delivery: &Delivery, now: Timestam
         _ => return refuse(delivery, "is settled already"),
     };
     delete_due(connection, delivery.destination_key.0, due_at, delivery.id)?;
-    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, settled_at = ?
-                  WHERE id = ?";
+    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, settled_at = ?,
+                  held_since = NULL WHERE id = ?";
     let cancelled = params![
         Column(DeliveryState::Cancelled),
         Column(now),
@@ -74,7 +71,7 @@ fn has_payload(connection: &Connection, id: DeliveryId) -> Result<bool> {
 /// A dead letter begins its schedule anew.
 fn revive(connection: &Connection, id: DeliveryId, destination: i64, now: Timestamp) -> Result<()> {
     let update = "UPDATE deliveries SET state = ?, due_at = ?, settled_at = NULL,
-                  earlier_count = attempt_count WHERE id = ?";
+                  earlier_count = attempt_count, held_since = NULL WHERE id = ?";
     let pending = params![Column(DeliveryState::Pending), Column(now), Column(id)];
     execute(connection, update, pending)?;
     insert_due(connection, destination, now, id)
@@ -136,4 +133,50 @@ pub(super) fn replay(
         revive(connection, *id, destination.0, now)?;
     }
     Ok(destinations(&found))
+}
+
+/// Deliveries of a destination that are held until after `now`, and until when, soonest first.
+pub(super) fn held(
+    connection: &Connection,
+    destination: DestinationKey,
+    now: Timestamp,
+    size: usize,
+) -> Result<Vec<(DeliveryId, Timestamp)>> {
+    let query = "SELECT id, due_at FROM deliveries
+                 WHERE destination = ? AND held_since IS NOT NULL AND due_at > ? AND state = ?
+                 ORDER BY due_at LIMIT ?";
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    let pending = Column(DeliveryState::Pending);
+    let wanted = params![destination.0, Column(now), pending, size];
+    all(connection, query, wanted, |row| {
+        Ok((get(row, "id")?, get(row, "due_at")?))
+    })
+}
+
+pub(super) fn release_held(
+    connection: &Connection,
+    destination: DestinationKey,
+    now: Timestamp,
+    size: usize,
+) -> Result<usize> {
+    let found = held(connection, destination, now, size)?;
+    for (id, due_at) in &found {
+        move_due(connection, destination, *id, *due_at, now)?;
+    }
+    Ok(found.len())
+}
+
+/// Makes a waiting delivery due at another time.
+fn move_due(
+    connection: &Connection,
+    destination: DestinationKey,
+    id: DeliveryId,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<()> {
+    delete_due(connection, destination.0, from, id)?;
+    insert_due(connection, destination.0, to, id)?;
+    let update = "UPDATE deliveries SET due_at = ? WHERE id = ?";
+    execute(connection, update, params![Column(to), Column(id)])?;
+    Ok(())
 }

@@ -120,13 +120,16 @@ CREATE TABLE deliveries (
     event_type    TEXT NOT NULL,
     accepted_at   INTEGER NOT NULL,
     attempt_count INTEGER NOT NULL DEFAULT 0,
-    -- Attempts before the present schedule: more than none after a retry by hand.
+    -- Attempts that do not count in the present schedule: those before a retry by hand, and those
+    -- after which the delivery was held.
     earlier_count INTEGER NOT NULL DEFAULT 0,
     epoch         INTEGER NOT NULL DEFAULT 0,
     agent         INTEGER,
     due_at        INTEGER,
     last_class    TEXT,
-    settled_at    INTEGER
+    settled_at    INTEGER,
+    -- Since when it waits for a cause to be gone that only a change can cure.
+    held_since    INTEGER
 ) STRICT, WITHOUT ROWID;
 
 -- Lists of an account, newest first: ids are UUIDs of version 7 and sort by time.
@@ -137,6 +140,9 @@ CREATE INDEX dead_letters ON deliveries (account, id) WHERE state = 4;
 
 -- What an agent holds: few rows at a time.
 CREATE INDEX deliveries_of_agent ON deliveries (agent) WHERE agent IS NOT NULL;
+
+-- What can be released when a cause is gone.
+CREATE INDEX held_deliveries ON deliveries (destination, due_at) WHERE held_since IS NOT NULL;
 
 -- Apart from `deliveries`, so that changing a delivery's state does not rewrite its payload.
 CREATE TABLE payloads (

@@ -1,15 +1,13 @@
 //! Settling: an outcome becomes an attempt and the delivery's next state, in one transaction, if its
 //! lease is still the newest and the agent's own.
 
-use countersign_shared::{
-    class::FailureClass, name::DeliveryId, outcome::Outcome, time::Timestamp, wire,
-};
+use countersign_shared::{outcome::Outcome, time::Timestamp, wire};
 use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::{
     leases::{delete_due, insert_due},
-    rows::{Column, agent_key, execute, get, one, signed},
+    rows::{Column, agent_key, execute, get, get_optional, one, signed},
 };
 use crate::{
     model::{DeliveryState, DestinationKey, Next, Settled, Settlement, Snapshot},
@@ -39,7 +37,7 @@ fn settle_one(
     agent: i64,
     outcome: &Outcome,
 ) -> Result<Settled> {
-    let query = "SELECT destination, due_at, attempt_count, earlier_count, accepted_at
+    let query = "SELECT destination, due_at, attempt_count, earlier_count, accepted_at, held_since
                  FROM deliveries
                  WHERE id = ? AND epoch = ? AND agent = ? AND state = ?";
     let wanted = params![
@@ -57,6 +55,7 @@ fn settle_one(
             snapshot: Snapshot {
                 attempt_count: attempt_count.saturating_sub(row.get("earlier_count")?),
                 accepted_at: get(row, "accepted_at")?,
+                held_since: get_optional(row, "held_since")?,
             },
         })
     })?;
@@ -70,14 +69,18 @@ fn settle_one(
         leased.due_at,
         outcome.delivery,
     )?;
-    let counted = !matches!(next, Next::Again(_));
-    if counted {
+    if !matches!(next, Next::Again(_)) {
         record(connection, settlement, outcome, leased.attempt_count + 1)?;
     }
     match next {
         Next::Delivered | Next::DeadLetter => finish(connection, settlement.now, outcome, next)?,
-        Next::Retry(at) | Next::Again(at) => {
-            wait(connection, outcome.delivery, outcome.class, counted, at)?;
+        Next::Retry(at) | Next::Again(at) | Next::Hold(at) => {
+            let held_since = match next {
+                Next::Hold(_) => Some(leased.snapshot.held_since.unwrap_or(settlement.now)),
+                Next::Again(_) => leased.snapshot.held_since,
+                _ => None,
+            };
+            wait(connection, outcome, next, at, held_since)?;
             insert_due(connection, leased.destination, at, outcome.delivery)?;
         }
     }
@@ -110,7 +113,8 @@ fn finish(connection: &Connection, now: Timestamp, outcome: &Outcome, next: Next
         _ => DeliveryState::DeadLetter,
     };
     let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, last_class = ?,
-                  attempt_count = attempt_count + 1, settled_at = ? WHERE id = ?";
+                  attempt_count = attempt_count + 1, settled_at = ?, held_since = NULL
+                  WHERE id = ?";
     let settled = params![
         Column(state),
         Column(outcome.class),
@@ -123,19 +127,22 @@ fn finish(connection: &Connection, now: Timestamp, outcome: &Outcome, next: Next
 
 fn wait(
     connection: &Connection,
-    id: DeliveryId,
-    class: FailureClass,
-    counted: bool,
+    outcome: &Outcome,
+    next: Next,
     at: Timestamp,
+    held_since: Option<Timestamp>,
 ) -> Result<()> {
     let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = ?, last_class = ?,
-                  attempt_count = attempt_count + ? WHERE id = ?";
+                  attempt_count = attempt_count + ?, earlier_count = earlier_count + ?,
+                  held_since = ? WHERE id = ?";
     let waiting = params![
         Column(DeliveryState::Pending),
         Column(at),
-        Column(class),
-        counted,
-        Column(id)
+        Column(outcome.class),
+        !matches!(next, Next::Again(_)),
+        matches!(next, Next::Hold(_)),
+        held_since.map(Column),
+        Column(outcome.delivery)
     ];
     execute(connection, update, waiting)?;
     Ok(())
