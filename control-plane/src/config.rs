@@ -9,6 +9,11 @@ use countersign_shared::{
 };
 use toml::Value;
 
+/// Life of a client certificate unless something else is configured: 90 days.
+const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long the one before is kept unless something else is configured: a day.
+const CLIENT_GRACE: Duration = Duration::from_secs(24 * 3600);
+
 /// Largest payload that an installation can be configured to take.
 pub const MAX_PAYLOAD_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -32,6 +37,10 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// The KEK's file.
     pub kek_file: PathBuf,
+    /// How long client certificates of ours are valid.
+    pub client_life: Duration,
+    /// How long the client certificate before is kept after it was replaced.
+    pub client_grace: Duration,
     /// How long a lease lasts.
     pub lease: Duration,
     /// Largest payload in bytes.
@@ -99,6 +108,7 @@ impl Config {
         let heartbeat = reader.seconds("agents.heartbeat_seconds", 1..=300);
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
         let keep = keep(&mut reader);
+        let (client_life, client_grace) = client_certificates(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
         let log_format = reader.parsed("log.format").unwrap_or_default();
         let log_filter = log_filter(&mut reader);
@@ -110,6 +120,8 @@ impl Config {
                 data_dir,
                 trust_domain,
                 delivery_domain,
+                client_life,
+                client_grace,
                 listen,
                 server_names,
                 lease: lease.unwrap_or(Duration::from_secs(90)),
@@ -203,6 +215,21 @@ fn server_names(reader: &mut Reader) -> Vec<String> {
         }
     }
     names
+}
+
+/// How long client certificates are valid, and how long each is kept after it was replaced.
+fn client_certificates(reader: &mut Reader) -> (Duration, Duration) {
+    let day = 24 * 3600;
+    let life = reader.seconds("certificates.client_life_seconds", 30..=397 * day);
+    let life = life.unwrap_or(CLIENT_LIFE);
+    let grace = reader.seconds("certificates.grace_seconds", 1..=30 * day);
+    let grace = grace.unwrap_or(CLIENT_GRACE.min(life / 10));
+    if grace > life / 4 {
+        let problem = "must not be more than a quarter of certificates.client_life_seconds: the next \
+                       renewal comes soon after";
+        reader.mistake("certificates.grace_seconds", problem);
+    }
+    (life, grace)
 }
 
 fn keep(reader: &mut Reader) -> Keep {

@@ -8,11 +8,14 @@
 //! 2. `kek`, `signals`, `store`
 //! 3. `auth`, `vault`
 //! 4. `bundles`, `ca`, `deliveries`
-//! 5. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `dispatch`, `http`
-//! 6. `api`
-//! 7. `listen`
-//! 8. `app`
-//! 9. `command`
+//! 5. `issuing`
+//! 6. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
+//! 7. `rotation`
+//! 8. `dispatch`
+//! 9. `api`
+//! 10. `listen`
+//! 11. `app`
+//! 12. `command`
 
 pub mod accounts;
 pub mod agents;
@@ -29,10 +32,12 @@ pub mod deliveries;
 pub mod destinations;
 pub mod dispatch;
 pub mod http;
+pub mod issuing;
 pub mod kek;
 pub mod listen;
 pub mod metrics;
 pub mod model;
+pub mod rotation;
 pub mod signals;
 pub mod store;
 pub mod vault;

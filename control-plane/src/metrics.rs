@@ -33,6 +33,7 @@ pub struct Metrics {
     pub authentication_failures: Counter,
     attempts: Family<ClassLabel, Counter>,
     open_alerts: Family<CauseLabel, Gauge>,
+    rotations: Family<StepLabel, Counter>,
     accept_to_settled: AcceptToSettled,
 }
 
@@ -40,6 +41,12 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabel {
     cause: &'static str,
+}
+
+/// Labels of what was done to client certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabel {
+    step: &'static str,
 }
 
 /// From acceptance to the delivery being settled, in seconds.
@@ -70,6 +77,12 @@ impl Metrics {
         self.open_alerts
             .get_or_create(&CauseLabel { cause })
             .set(open);
+    }
+
+    /// Counts what was done to a client certificate: issued, activated, put_back, retired, expired or
+    /// revoked.
+    pub fn rotation(&self, step: &'static str) {
+        self.rotations.get_or_create(&StepLabel { step }).inc();
     }
 
     /// Observes how long a delivery took from acceptance to being settled.
@@ -110,6 +123,11 @@ impl Metrics {
             "open_alerts",
             "Alerts that are open, by cause",
             self.open_alerts.clone(),
+        );
+        registry.register(
+            "client_certificate_steps",
+            "What was done to client certificates",
+            self.rotations.clone(),
         );
         registry.register(
             "connected_agents",

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use countersign_shared::{class::FailureClass, name::DestinationName, time::Timestamp};
@@ -91,52 +91,88 @@ impl Changes {
     }
 }
 
+/// Wakes whoever waits for something to do. Several pokes before it looks are one.
+#[derive(Debug, Default)]
+pub struct Poke(Notify);
+
+impl Poke {
+    /// There is something to do.
+    pub fn poke(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits for the next poke; one that came since the last call counts.
+    pub async fn poked(&self) {
+        self.0.notified().await;
+    }
+}
+
 /// What attempts showed of receivers, for those who judge it. Only changes are passed on, and of each
 /// destination only the newest, so that a busy one costs a look-up and no more.
 #[derive(Debug, Default)]
 pub struct Observations {
-    seen: Mutex<Seen>,
+    last: Mutex<HashMap<DestinationKey, Evidence>>,
+    observers: Mutex<Vec<Arc<Changed>>>,
+}
+
+/// One who judges: gets every change since it began to observe.
+#[derive(Debug)]
+pub struct Observer(Arc<Changed>);
+
+#[derive(Debug, Default)]
+struct Changed {
+    evidence: Mutex<HashMap<DestinationKey, Evidence>>,
     notify: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Seen {
-    last: HashMap<DestinationKey, Evidence>,
-    changed: HashMap<DestinationKey, Evidence>,
-}
-
 impl Observations {
+    /// Observes from now on.
+    pub fn observe(&self) -> Observer {
+        let changed = Arc::<Changed>::default();
+        locked(&self.observers).push(Arc::clone(&changed));
+        Observer(changed)
+    }
+
     /// An attempt at `destination` has ended.
     pub fn note(&self, destination: DestinationKey, shown: Shown) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = seen.last.get(&destination);
-        let evidence = Evidence::after(destination, shown, before);
-        // A success counts once; in a row matters for failures alone.
-        let gone = shown.class == FailureClass::HttpGone;
-        let same =
-            |before: &Evidence| before.shown == shown && before.in_a_row == evidence.in_a_row;
-        // Every 410 counts: the destination may have been enabled again in between.
-        if !gone && before.is_some_and(same) {
-            return;
-        }
-        seen.last.insert(destination, evidence);
-        seen.changed.insert(destination, evidence);
-        drop(seen);
-        self.notify.notify_one();
-    }
-
-    /// Waits for changes and takes them.
-    pub async fn next(&self) -> Vec<Evidence> {
-        loop {
-            {
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                if !seen.changed.is_empty() {
-                    return std::mem::take(&mut seen.changed).into_values().collect();
-                }
+        let evidence = {
+            let mut last = locked(&self.last);
+            let before = last.get(&destination);
+            let evidence = Evidence::after(destination, shown, before);
+            // A success counts once; in a row matters for failures alone.
+            let gone = shown.class == FailureClass::HttpGone;
+            let same =
+                |before: &Evidence| before.shown == shown && before.in_a_row == evidence.in_a_row;
+            // Every 410 counts: the destination may have been enabled again in between.
+            if !gone && before.is_some_and(same) {
+                return;
             }
-            self.notify.notified().await;
+            last.insert(destination, evidence);
+            evidence
+        };
+        for observer in locked(&self.observers).iter() {
+            locked(&observer.evidence).insert(destination, evidence);
+            observer.notify.notify_one();
         }
     }
+}
+
+impl Observer {
+    /// Waits for changes and takes them.
+    pub async fn next(&mut self) -> Vec<Evidence> {
+        loop {
+            let changed = std::mem::take(&mut *locked(&self.0.evidence));
+            if !changed.is_empty() {
+                return changed.into_values().collect();
+            }
+            self.0.notify.notified().await;
+        }
+    }
+}
+
+/// Entries are whole or not there; a panic elsewhere leaves none half made.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Which destinations hold deliveries, as far as attempts since the start have shown, and which of them
@@ -247,14 +283,15 @@ mod tests {
     #[tokio::test]
     async fn only_changes_are_passed_on_and_repeats_are_counted() {
         let observations = Observations::default();
+        let mut observer = observations.observe();
         let key = DestinationKey(1);
         for _ in 0..5 {
             observations.note(key, shown(FailureClass::Delivered));
         }
-        assert_eq!(observations.next().await[0].in_a_row, Evidence::COUNTED);
+        assert_eq!(observer.next().await[0].in_a_row, Evidence::COUNTED);
         observations.note(key, shown(FailureClass::Delivered));
         observations.note(DestinationKey(2), shown(FailureClass::HttpGone));
-        let changed = observations.next().await;
+        let changed = observer.next().await;
         assert_eq!(changed.len(), 1, "the first is as it was: {changed:?}");
 
         let refused = Some((2, FailureClass::ClientCaNotTrusted));
@@ -263,12 +300,12 @@ mod tests {
             ..shown(FailureClass::Delivered)
         };
         observations.note(key, covered);
-        assert_eq!(observations.next().await[0].shown.refused, refused);
+        assert_eq!(observer.next().await[0].shown.refused, refused);
         let with_the_new_one = Shown {
             presented: Some(2),
             ..shown(FailureClass::Delivered)
         };
         observations.note(key, with_the_new_one);
-        assert_eq!(observations.next().await[0].shown.presented, Some(2));
+        assert_eq!(observer.next().await[0].shown.presented, Some(2));
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{Alert, AlertCause, AlertSeverity, DestinationState, Evidence},
-    signals::Observations,
+    signals::Observer,
     store::{Store, StoreError},
 };
 
@@ -149,7 +149,7 @@ pub struct Watchman {
     /// Carries out.
     pub alerts: Alerts,
     /// What attempts show.
-    pub observations: Arc<Observations>,
+    pub observer: Observer,
 }
 
 impl Watchman {
@@ -157,14 +157,14 @@ impl Watchman {
     ///
     /// # Errors
     /// None for now: a store that fails is tried again.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
         let mut look = tokio::time::interval(LOOK);
         self.alerts.count().await;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = look.tick() => self.look_at_certificates().await,
-                evidence = self.observations.next() => {
+                evidence = self.observer.next() => {
                     for evidence in evidence {
                         self.take(evidence).await;
                     }

@@ -11,8 +11,8 @@ use countersign_shared::{
     tasks::{OnFailure, Tasks},
     time::Timestamp,
     wire::{
-        WireError, duration_to_wire, lease_from_wire, outcome_from_wire, timestamp_from_wire,
-        timestamp_to_wire,
+        WireError, duration_to_wire, lease_from_wire, outcome_from_wire, probe_report_from_wire,
+        timestamp_from_wire, timestamp_to_wire,
     },
 };
 use tokio::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     deliveries::Settle,
-    dispatch::{Attach, AttachError, Control, Greeting, HeldBundle, Session},
+    dispatch::{Attach, AttachError, Control, Fleet, Greeting, HeldBundle, Probes, Session},
     model::{BundleAcknowledgement, BundleStatus},
 };
 
@@ -51,6 +51,10 @@ pub struct AgentSessionApi {
     pub attach: Attach,
     /// Takes outcomes.
     pub settle: Settle,
+    /// Takes what probes found.
+    pub probes: Arc<Probes>,
+    /// Tells agents what they have to stop using.
+    pub fleet: Fleet,
     /// Runs sessions.
     pub tasks: Tasks,
     /// How often both ends send a sign of life.
@@ -80,6 +84,8 @@ impl AgentSessionService for AgentSessionApi {
             AttachError::Store(error) => status::store(error),
         })?;
         tracing::info!(%agent, session = session.id, "agent connected");
+        let reminded = self.fleet.remind(&session).await;
+        reminded.map_err(status::store)?;
         self.spawn(Arc::clone(&session), inbound);
         let clock = Arc::clone(&self.attach.clock);
         let ended = session.ended.clone();
@@ -191,7 +197,13 @@ impl AgentSessionApi {
                 }
                 return Ok(());
             }
-            Message::ProbeResult(_) | Message::RevocationAcknowledgement(_) => return Ok(()),
+            Message::ProbeResult(result) => {
+                self.probes.answered(probe_report_from_wire(result)?);
+                return Ok(());
+            }
+            Message::RevocationAcknowledgement(stopped) => {
+                Report::Stopped(stopped.destination.parse()?, stopped.serial_numbers)
+            }
             Message::OutcomeReport(report) => {
                 let outcomes = report.outcomes.into_iter().map(outcome_from_wire);
                 Report::Outcomes(outcomes.collect::<Result<_, _>>()?)

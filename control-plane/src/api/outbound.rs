@@ -10,7 +10,7 @@ use countersign_proto::v1::{self, connect_response::Message};
 use countersign_shared::{
     job::{LeaseId, LeasedJob},
     time::Clock,
-    wire::{duration_to_wire, lease_to_wire, timestamp_to_wire},
+    wire::{duration_to_wire, lease_to_wire, probe_to_wire, timestamp_to_wire},
 };
 use tokio_stream::Stream;
 use tonic::{Code, Status};
@@ -86,6 +86,10 @@ fn control_to_wire(control: Control, clock: &dyn Clock) -> Message {
                 lease_duration: Some(duration_to_wire(lease)),
             })
         }
+        Control::Revoke(destination, serial_numbers) => Message::Revocation(v1::Revocation {
+            destination: destination.to_string(),
+            serial_numbers,
+        }),
         Control::Heartbeat => Message::Heartbeat(v1::Heartbeat {
             time: Some(timestamp_to_wire(clock.now())),
         }),
@@ -101,6 +105,7 @@ fn work_to_wire(work: Work) -> Message {
         Work::RemoveBundle(destination) => Message::BundleRemoval(v1::BundleRemoval {
             destination: destination.to_string(),
         }),
+        Work::Probe(probe) => Message::Probe(probe_to_wire(&probe)),
         Work::Job(job, lease) => Message::Job(job_to_wire(job, lease)),
     }
 }

@@ -3,7 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use countersign_shared::{job::LeaseId, name::AgentName, outcome::Outcome, random, time::Clock};
+use countersign_shared::{
+    job::LeaseId,
+    name::{AgentName, DestinationName},
+    outcome::Outcome,
+    random,
+    time::Clock,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -26,6 +32,7 @@ pub(super) enum Report {
     Outcomes(Vec<Outcome>),
     Bundle(BundleAcknowledgement),
     Extend(Vec<LeaseId>),
+    Stopped(DestinationName, Vec<String>),
 }
 
 /// Records what one session reports, in order.
@@ -66,6 +73,7 @@ impl Recorder {
                 }
                 Report::Bundle(acknowledgement) => self.bundle(acknowledgement).await,
                 Report::Extend(leases) => self.extend(leases).await,
+                Report::Stopped(destination, serials) => self.stopped(destination, serials).await,
             }
         }
     }
@@ -100,6 +108,20 @@ impl Recorder {
             Err(error) => {
                 let agent = &self.session.agent;
                 tracing::warn!(%agent, %destination, %error, "acknowledgement not recorded");
+            }
+        }
+    }
+
+    async fn stopped(&self, destination: DestinationName, serials: Vec<String>) {
+        let (agent, now) = (&self.session.agent, self.clock.now());
+        tracing::info!(%agent, %destination, ?serials, "the agent has stopped using client certificates");
+        let noted = self.store.acknowledge_stop(agent, &destination, serials, now);
+        match noted.await {
+            // Deleted meanwhile: nobody needs to know any more.
+            Ok(()) | Err(StoreError::NotFound(_)) => {}
+            // The agent is told again when it connects, and says it again.
+            Err(error) => {
+                tracing::warn!(%agent, %destination, %error, "the stop was not recorded");
             }
         }
     }

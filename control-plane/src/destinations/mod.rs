@@ -86,32 +86,6 @@ impl Destinations {
         Ok(self.store.create_destination(new).await?)
     }
 
-    async fn first_certificate(
-        &self,
-        name: &DestinationName,
-        key_algorithm: KeyAlgorithm,
-        scope: &ScopeKey,
-        now: Timestamp,
-    ) -> Result<ClientCertificate, CaError> {
-        let account = name.account_name();
-        let owner = AuthorityOwner::Account(account.clone());
-        let store = self.store.as_ref();
-        let authority = SigningAuthority::active(&owner, store, &self.vault)
-            .await?
-            .ok_or(CaError::NoAuthority(account))?;
-        let new = NewClient {
-            destination: name,
-            version: 1,
-            names: &ClientNames::dedicated(&self.trust_domain, name),
-            key_algorithm,
-            life: CLIENT_LIFE,
-            state: ClientCertificateState::Active,
-            with_cross: true,
-        };
-        let certificate_store = store;
-        ca::issue_client(&new, &authority, scope, certificate_store, now).await
-    }
-
     /// Replaces what an operator decided.
     ///
     /// # Errors
