@@ -5,6 +5,7 @@
 
 mod alert;
 mod delivery;
+mod revocation;
 mod tenant;
 
 use countersign_shared::{
@@ -42,6 +43,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         delivery::holding(&store).await;
         delivery::by_hand(&store).await;
         tenant::signing_secrets(&store).await;
+        revocation::lists(&store).await;
     }
     // Nothing that was answered is lost by closing.
     let (store, _alive) = open();

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod revocation;
 mod rotation;
 pub mod sqlite;
 
@@ -27,6 +28,7 @@ use crate::model::{
     SigningSecret,
 };
 
+pub use revocation::{Generation, RevocationStore, Revoked};
 pub use rotation::{AuthorityChange, RotationStore};
 
 /// Why the store did not do what was asked. Nothing has changed then.
@@ -464,6 +466,7 @@ pub trait AlertStore: Send + Sync {
 pub trait Store:
     InstallationStore
     + CertificateStore
+    + RevocationStore
     + TenantStore
     + DeliveryStore
     + AgentStore
@@ -475,6 +478,7 @@ pub trait Store:
 impl<T> Store for T where
     T: InstallationStore
         + CertificateStore
+        + RevocationStore
         + TenantStore
         + DeliveryStore
         + AgentStore

@@ -5,7 +5,7 @@ use countersign_shared::{name::DestinationName, time::Timestamp};
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore,
+    SqliteStore, revocations,
     rows::{Column, all, destination_keys, execute, get, get_optional, limit, one, page},
 };
 use crate::{
@@ -107,7 +107,7 @@ pub(super) fn insert_authority(connection: &Connection, authority: &Authority) -
         Column(authority.not_after)
     ];
     execute(connection, insert, made)?;
-    Ok(())
+    revocations::insert_list(connection, authority)
 }
 
 pub(super) fn insert_certificate(

@@ -12,6 +12,7 @@ mod leases;
 mod readers;
 mod retention;
 mod revive;
+mod revocations;
 mod rotation_store;
 mod rotations;
 mod rows;

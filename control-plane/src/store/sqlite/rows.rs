@@ -5,7 +5,7 @@ use countersign_shared::{
     bundle::{MinimumTls, MtlsEnforcement},
     class::FailureClass,
     digest::{hex, unhex},
-    name::{AccountName, AgentName, DeliveryId, DestinationName, Id},
+    name::{AccountName, AgentName, DeliveryId, DestinationName, Id, NameError},
     probe::ProbePresentation,
     time::Timestamp,
 };
@@ -16,9 +16,9 @@ use rusqlite::{
 
 use crate::{
     model::{
-        AlertCause, AlertSeverity, AuthorityState, BundleStatus, ClientCertificateState,
-        DeliveryState, DestinationState, HeldUp, KeyAlgorithm, Page, Serial, TrustModel,
-        TrustState,
+        AlertCause, AlertSeverity, AuthorityOwner, AuthorityState, BundleStatus,
+        ClientCertificateState, DeliveryState, DestinationState, HeldUp, KeyAlgorithm, Page,
+        RevocationReason, Serial, TrustModel, TrustState,
     },
     store::{Result, StoreError},
 };
@@ -61,6 +61,12 @@ text_columns! {
     ClientCertificateState {
         Pending = "PENDING", Distributed = "DISTRIBUTED", Active = "ACTIVE",
         Retiring = "RETIRING", Retired = "RETIRED", Revoked = "REVOKED", Expired = "EXPIRED",
+    }
+    RevocationReason {
+        Unspecified = "UNSPECIFIED", KeyCompromise = "KEY_COMPROMISE",
+        CaCompromise = "CA_COMPROMISE", AffiliationChanged = "AFFILIATION_CHANGED",
+        Superseded = "SUPERSEDED", CessationOfOperation = "CESSATION_OF_OPERATION",
+        PrivilegeWithdrawn = "PRIVILEGE_WITHDRAWN",
     }
     AlertSeverity { Warning = "WARNING", Critical = "CRITICAL" }
     ProbePresentation { Chain = "CHAIN", LeafOnly = "LEAF_ONLY", Nothing = "NOTHING" }
@@ -182,6 +188,22 @@ impl FromSql for Column<DeliveryId> {
         DeliveryId::from_slice(value.as_blob()?)
             .map(Self)
             .ok_or(FromSqlError::InvalidType)
+    }
+}
+
+impl FromSql for Column<AuthorityOwner> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(Self(match value.as_str()? {
+            "root" => AuthorityOwner::Root,
+            "agents" => AuthorityOwner::Agents,
+            "server" => AuthorityOwner::Server,
+            "shared" => AuthorityOwner::Shared,
+            account => AuthorityOwner::Account(
+                account
+                    .parse()
+                    .map_err(|error: NameError| FromSqlError::Other(Box::new(error)))?,
+            ),
+        }))
     }
 }
 

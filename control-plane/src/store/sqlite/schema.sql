@@ -57,6 +57,32 @@ CREATE TABLE authorities (
     PRIMARY KEY (owner, generation)
 ) STRICT, WITHOUT ROWID;
 
+-- Revoked certificates of delivery authorities. `sequence` grows: it tells which of them a list covers.
+CREATE TABLE revocations (
+    sequence   INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner      TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    serial     TEXT NOT NULL,
+    revoked_at INTEGER NOT NULL,
+    reason     TEXT NOT NULL,
+    not_after  INTEGER NOT NULL,
+    UNIQUE (owner, generation, serial)
+) STRICT;
+
+-- The revocation list of each generation of a delivery authority; number 0 before the first is signed.
+CREATE TABLE crls (
+    owner       TEXT NOT NULL,
+    generation  INTEGER NOT NULL,
+    number      INTEGER NOT NULL,
+    this_update INTEGER NOT NULL,
+    next_update INTEGER NOT NULL,
+    der         BLOB NOT NULL,
+    due_at      INTEGER NOT NULL,
+    PRIMARY KEY (owner, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX crls_by_due ON crls (due_at);
+
 CREATE TABLE destinations (
     key                INTEGER PRIMARY KEY AUTOINCREMENT,
     account            INTEGER NOT NULL REFERENCES accounts (key),

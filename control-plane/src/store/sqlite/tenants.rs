@@ -329,16 +329,14 @@ fn delete_account(
         delete_destination(connection, destination, now)?;
     }
     // Without its data key nothing that was sealed for the account can be opened, backups included.
-    execute(
-        connection,
+    for delete in [
         "DELETE FROM data_keys WHERE scope = ?",
-        [name.to_string()],
-    )?;
-    execute(
-        connection,
         "DELETE FROM authorities WHERE owner = ?",
-        [name.to_string()],
-    )?;
+        "DELETE FROM crls WHERE owner = ?",
+        "DELETE FROM revocations WHERE owner = ?",
+    ] {
+        execute(connection, delete, [name.to_string()])?;
+    }
     execute(connection, "DELETE FROM accounts WHERE key = ?", [key])?;
     Ok(())
 }
