@@ -11,7 +11,10 @@ use rcgen::{
     CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData as _,
 };
 use thiserror::Error;
-use x509_parser::prelude::X509Certificate;
+use x509_parser::{
+    certification_request::X509CertificationRequest,
+    prelude::{FromDer as _, X509Certificate},
+};
 
 use super::{
     CaError, check, issue::alternative_names, keys::new_key_of, names::ClientNames,
@@ -60,6 +63,12 @@ pub async fn new_request(
         sealed_key: scope.seal(&secret, &Record::ClientKey(destination, version))?,
         public_key_sha256: sha256(&key.subject_public_key_info()),
     })
+}
+
+/// SHA-256 of the public key (SubjectPublicKeyInfo) in a request of ours; `None` when it is none.
+pub fn request_key(der: &[u8]) -> Option<[u8; 32]> {
+    let (_, request) = X509CertificationRequest::from_der(der).ok()?;
+    Some(sha256(request.certification_request_info.subject_pki.raw))
 }
 
 /// An uploaded certificate that can be presented.

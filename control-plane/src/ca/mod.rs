@@ -31,7 +31,7 @@ use countersign_shared::{
 use thiserror::Error;
 
 pub use authority::SigningAuthority;
-pub use customer::{MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request};
+pub use customer::{MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request, request_key};
 pub use hierarchy::{
     NewGeneration, new_account_authority, new_agents_authority, new_root, new_server_authority,
     new_shared_authority,
@@ -97,7 +97,7 @@ pub enum CaError {
     Generation(AuthorityOwner, u32),
     /// The account has no authority.
     #[error("{0} has no certificate authority")]
-    NoAuthority(AccountName),
+    NoAuthority(AuthorityOwner),
     /// The signing request is not acceptable.
     #[error("certificate signing request: {0}")]
     Request(&'static str),

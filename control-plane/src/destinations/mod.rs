@@ -45,8 +45,10 @@ pub struct Destinations {
     pub changes: Arc<Changes>,
     /// Told when what holds deliveries may be gone.
     pub holds: Arc<Holds>,
-    /// Host part of `spiffe://` URIs.
-    pub trust_domain: Arc<str>,
+    /// Makes first certificates.
+    pub issuing: Issuing,
+    /// Told when a destination's certificates are to be looked at.
+    pub rotations: Arc<Poke>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -71,19 +73,23 @@ impl Destinations {
         }
         let now = self.clock.now();
         let scope = self.vault.account(self.store.as_ref(), account).await?;
-        let algorithm = config.key_algorithm;
-        let certificate = self.first_certificate(&name, algorithm, &scope, now);
-        let certificate = certificate.await?;
+        let first = ClientCertificateState::Active;
+        let mut certificate = self.issuing.issue(&name, &config, 1, first).await?;
+        if let Some(certificate) = &mut certificate {
+            certificate.activated_at = Some(now);
+        }
         let secret = new_secret(&name, 1, &scope, now)?;
         let new = NewDestination {
             name,
             config,
-            certificate: Some(certificate),
+            certificate,
             secret,
             created_at: now,
             request,
         };
-        Ok(self.store.create_destination(new).await?)
+        let made = self.store.create_destination(new).await?;
+        self.rotations.poke();
+        Ok(made)
     }
 
     /// Replaces what an operator decided.
@@ -102,6 +108,7 @@ impl Destinations {
             .update_destination(name, config, revision, now)
             .await?;
         self.changes.changed(name.clone());
+        self.rotations.poke();
         // A new region or limit can let waiting deliveries go, and a new URL or trust held ones.
         self.wake.due(changed.key, now);
         self.holds.release(changed.key);

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ca::{self, CaError, UploadError},
     model::{
-        CertificateRequest, ClientCertificate, ClientCertificateState, RotationView, Stop,
+        CertificateRequest, ClientCertificate, ClientCertificateState, RevocationReason, RotationView, Stop,
         TrustModel,
     },
     store::StoreError,
@@ -67,9 +67,12 @@ impl Rotations {
         &self,
         name: &DestinationName,
         version: u32,
+        reason: RevocationReason,
     ) -> Result<(ClientCertificate, Vec<Stop>), OperationError> {
         let now = self.clock.now();
-        let revoked = self.store.revoke_certificate(name, version, now).await?;
+        let revoked = self.store.revoke_certificate(name, version, reason, now);
+        let revoked = revoked.await?;
+        self.metrics.rotation("revoked");
         let serials = [revoked.serial.clone()];
         self.agents.revoke(name, &serials).await;
         self.lists.poke();

@@ -10,7 +10,7 @@ use countersign_shared::{
 use super::Result;
 use crate::model::{
     Authority, AuthorityOwner, AuthorityState, ClientCertificate, Destination, DestinationKey,
-    DestinationTrust, GenerationUse, Page, RotationChange, RotationView, Stop, TrustState,
+    DestinationTrust, GenerationUse, Page, RevocationReason, RotationChange, RotationView, Stop, TrustState,
 };
 
 /// How client certificates and authorities are being replaced.
@@ -60,6 +60,7 @@ pub trait RotationStore: Send + Sync {
         &self,
         destination: &DestinationName,
         version: u32,
+        reason: RevocationReason,
         now: Timestamp,
     ) -> Result<ClientCertificate>;
     /// Agents that were told to stop using a certificate of this destination, and whether they have.

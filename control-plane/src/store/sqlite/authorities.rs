@@ -8,13 +8,14 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     certificates,
+    revocations::insert_revocation,
     rows::{Column, all, execute, get, get_optional, limit, one, page},
     rotations,
 };
 use crate::{
     model::{
         Authority, AuthorityOwner, AuthorityState, ClientCertificate, DestinationTrust,
-        GenerationUse, Page, TrustModel,
+        GenerationUse, Page, Revocation, RevocationReason, TrustModel,
     },
     store::{AuthorityChange, Result, StoreError},
 };
@@ -148,7 +149,8 @@ pub(super) fn revoke(
     })?;
     let mut names = Vec::new();
     for (name, key, certificate) in found {
-        rotations::revoke_one(connection, key, &certificate, now)?;
+        let reason = RevocationReason::CaCompromise;
+        rotations::revoke_one(connection, key, &certificate, reason, now)?;
         rotations::look(connection, key, now)?;
         if names.last() != Some(&name) {
             names.push(name);
@@ -165,6 +167,7 @@ pub(super) fn note_revocation(
     connection: &Connection,
     destination: i64,
     certificate: &ClientCertificate,
+    reason: RevocationReason,
     now: Timestamp,
 ) -> Result<()> {
     let Some(generation) = certificate.issuer_generation else {
@@ -172,17 +175,21 @@ pub(super) fn note_revocation(
     };
     let owner = match certificate.trust_model {
         TrustModel::Dedicated => {
-            let query = "SELECT 'accounts/' || a.id FROM destinations d
+            let query = "SELECT 'accounts/' || a.id AS owner FROM destinations d
                          JOIN accounts a ON a.key = d.account WHERE d.key = ?";
-            one(connection, query, [destination], |row| row.get(0))?
+            one(connection, query, [destination], |row| get(row, "owner"))?
         }
-        TrustModel::Shared => Some(AuthorityOwner::Shared.to_string()),
+        TrustModel::Shared => Some(AuthorityOwner::Shared),
         TrustModel::Customer => None,
     };
     let Some(owner) = owner else { return Ok(()) };
-    let _: String = owner;
-    let _ = (generation, now);
-    Ok(())
+    let revocation = Revocation {
+        serial: certificate.serial.clone(),
+        revoked_at: now,
+        reason,
+        not_after: certificate.not_after,
+    };
+    insert_revocation(connection, &owner, generation, &revocation)
 }
 
 /// How destinations stand towards a generation.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     model::{
         Authority, AuthorityOwner, ClientCertificate, Destination, DestinationKey,
-        DestinationTrust, GenerationUse, Page, RotationChange, RotationView, Stop, TrustState,
+        DestinationTrust, GenerationUse, Page, RevocationReason, RotationChange, RotationView, Stop, TrustState,
     },
     store::{AuthorityChange, Result, RotationStore},
 };
@@ -112,11 +112,14 @@ impl RotationStore for SqliteStore {
         &self,
         destination: &DestinationName,
         version: u32,
+        reason: RevocationReason,
         now: Timestamp,
     ) -> Result<ClientCertificate> {
         let name = destination.clone();
-        self.write_urgent(move |connection| rotations::revoke(connection, &name, version, now))
-            .await
+        self.write_urgent(move |connection| {
+            rotations::revoke(connection, &name, version, reason, now)
+        })
+        .await
     }
 
     async fn stops(&self, destination: &DestinationName) -> Result<Vec<Stop>> {

@@ -30,7 +30,8 @@ pub(super) fn begin(connection: &Connection, destination: i64, now: Timestamp) -
 pub(super) fn end(connection: &Connection, destination: i64, now: Timestamp) -> Result<()> {
     for certificate in in_use(connection, destination)? {
         if certificate.trust_model != TrustModel::Customer {
-            authorities::note_revocation(connection, destination, &certificate, now)?;
+            let reason = RevocationReason::CessationOfOperation;
+            authorities::note_revocation(connection, destination, &certificate, reason, now)?;
         }
     }
     for statement in [
@@ -303,7 +304,8 @@ fn retire(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Re
         params![ours, Column(now), key, version],
     )?;
     if ours {
-        authorities::note_revocation(connection, key, &certificate, now)?;
+        let reason = RevocationReason::Superseded;
+        authorities::note_revocation(connection, key, &certificate, reason, now)?;
     }
     stops::ask(connection, key, &certificate.serial, now)?;
     bundle_changed(connection, key, now)
@@ -416,6 +418,7 @@ pub(super) fn revoke(
     connection: &Connection,
     name: &DestinationName,
     version: u32,
+    reason: RevocationReason,
     now: Timestamp,
 ) -> Result<ClientCertificate> {
     let (key, _) = destination_keys(connection, name)?;
@@ -425,7 +428,7 @@ pub(super) fn revoke(
     if certificate.state == State::Revoked {
         return Ok(certificate);
     }
-    revoke_one(connection, key, &certificate, now)?;
+    revoke_one(connection, key, &certificate, reason, now)?;
     let update = "UPDATE rotations SET asked = CASE WHEN ?1 THEN 1 ELSE asked END,
                   next_look_at = ?2, epoch = epoch + 1 WHERE destination = ?3";
     let was_presented = certificate.state == State::Active;
@@ -442,6 +445,7 @@ pub(super) fn revoke_one(
     connection: &Connection,
     key: i64,
     certificate: &ClientCertificate,
+    reason: RevocationReason,
     now: Timestamp,
 ) -> Result<()> {
     let update = "UPDATE client_certificates SET state = 'REVOKED',
@@ -452,7 +456,7 @@ pub(super) fn revoke_one(
         params![Column(now), key, certificate.version],
     )?;
     if certificate.trust_model != TrustModel::Customer {
-        authorities::note_revocation(connection, key, certificate, now)?;
+        authorities::note_revocation(connection, key, certificate, reason, now)?;
     }
     stops::ask(connection, key, &certificate.serial, now)?;
     no_longer_active(connection, key, certificate.version)?;
