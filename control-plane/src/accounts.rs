@@ -6,7 +6,8 @@ use countersign_shared::{name::AccountName, time::Clock};
 
 use crate::{
     ca::{self, CaError, NewGeneration, SigningAuthority},
-    model::{Account, RequestKey},
+    crl::RevocationLists,
+    model::{Account, AuthorityOwner, RequestKey},
     store::{NewAccount, Store, StoreError},
     vault::Vault,
 };
@@ -20,6 +21,8 @@ pub struct Accounts {
     pub vault: Arc<Vault>,
     /// Vouches for accounts' authorities.
     pub root: Arc<SigningAuthority>,
+    /// Signs the authority's first revocation list.
+    pub lists: RevocationLists,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -58,7 +61,13 @@ impl Accounts {
             authority,
             request,
         };
-        Ok(self.store.create_account(new).await?)
+        let made = self.store.create_account(new).await?;
+        let owner = AuthorityOwner::Account(made.name.clone());
+        // It is due all the same, so a failure costs no more than a moment without it.
+        if let Err(error) = self.lists.sign_now(&owner, 1).await {
+            tracing::warn!(%owner, %error, "first revocation list not signed; trying again");
+        }
+        Ok(made)
     }
 
     /// Removes an account. Its data key goes with it, so nothing of it can be opened any more.

@@ -8,7 +8,7 @@
 //! 2. `kek`, `signals`, `store`
 //! 3. `auth`, `vault`
 //! 4. `bundles`, `ca`, `deliveries`
-//! 5. `issuing`
+//! 5. `crl`, `issuing`
 //! 6. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
 //! 7. `rotation`
 //! 8. `dispatch`
@@ -28,6 +28,7 @@ pub mod bundles;
 pub mod ca;
 pub mod command;
 pub mod config;
+pub mod crl;
 pub mod deliveries;
 pub mod destinations;
 pub mod dispatch;

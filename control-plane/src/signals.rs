@@ -65,6 +65,22 @@ impl Wake {
     }
 }
 
+/// Wakes somebody who looks at everything now and then, so that it is now.
+#[derive(Debug, Default)]
+pub struct Poke(Notify);
+
+impl Poke {
+    /// There is something to do.
+    pub fn poke(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits for the next poke; one that came since the last call counts.
+    pub async fn wait(&self) {
+        self.0.notified().await;
+    }
+}
+
 /// Tells sessions that a destination changed or is gone.
 #[derive(Debug)]
 pub struct Changes(broadcast::Sender<DestinationName>);

@@ -34,11 +34,12 @@ use crate::{
     bootstrap::Opened,
     bundles::Bundles,
     config::Config,
+    crl::RevocationLists,
     deliveries::{Settle, Submit},
     destinations::Destinations,
     dispatch::{Attach, Sessions},
     metrics::Metrics,
-    signals::{Changes, Holds, Observations, Wake},
+    signals::{Changes, Holds, Observations, Poke, Wake},
 };
 
 /// What a message has besides its payload, at most.
@@ -59,6 +60,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 pub(super) struct Services {
     authenticate: Authenticate,
     accounts: AccountApi,
+    pub(super) lists: RevocationLists,
     pub(super) destinations: DestinationApi,
     certificates: CertificateApi,
     pub(super) deliveries: DeliveryApi,
@@ -90,10 +92,17 @@ impl Services {
             trust_domain: Arc::clone(&trust_domain),
             clock: Arc::clone(&clock),
         };
+        let lists = RevocationLists {
+            store: store(),
+            vault: vault(),
+            due: Arc::new(Poke::default()),
+            clock: Arc::clone(&clock),
+        };
         let accounts = Accounts {
             store: store(),
             vault: vault(),
             root: Arc::clone(&opened.root),
+            lists: lists.clone(),
             clock: Arc::clone(&clock),
         };
         let destinations = Destinations {
@@ -139,6 +148,7 @@ impl Services {
                 metrics,
             },
             accounts: AccountApi(accounts),
+            lists,
             destinations: DestinationApi(destinations),
             certificates: CertificateApi {
                 store: store(),

@@ -213,6 +213,11 @@ async fn start(
         retention.run(stop.clone()),
     );
     tasks.spawn("alerts", OnFailure::StopProcess, watchman.run(stop.clone()));
+    tasks.spawn(
+        "revocation lists",
+        OnFailure::StopProcess,
+        services.lists.clone().run(stop.clone()),
+    );
     tasks.spawn("health", OnFailure::StopProcess, health.run(stop.clone()));
     tasks.spawn(
         "server certificate",

@@ -99,6 +99,12 @@ impl AuthorityState {
             Self::Retired | Self::Aborted | Self::Revoked => false,
         }
     }
+
+    /// Whether receivers may still have it installed and so need its revocation list: one that was
+    /// revoked needs it most.
+    pub fn has_list_in_use(self) -> bool {
+        self.is_published() || self == Self::Revoked
+    }
 }
 
 /// One generation of an authority.
