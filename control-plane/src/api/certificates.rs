@@ -5,19 +5,20 @@ use std::sync::Arc;
 use countersign_proto::v1::{self, certificate_service_server::CertificateService};
 use countersign_shared::{
     digest::{hex, sha256},
-    name::{AccountName, DestinationName, split},
+    name::{DestinationName, split},
     tls,
     wire::timestamp_to_wire,
 };
 use tonic::{Request, Response, Status};
 
 use super::{
+    authority_name::{authority_name, number, parse_authority, parse_owner},
     destination_config::{key_algorithm_to_wire, trust_model_to_wire},
     page, status,
-    violations::{Violations, name},
+    violations::Violations,
 };
 use crate::{
-    ca::{ClientNames, SigningAuthority, pem},
+    ca::{ClientNames, SigningAuthority, crl_pem, pem},
     model::{
         Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Page,
         TrustModel,
@@ -42,28 +43,15 @@ impl CertificateService for CertificateApi {
         &self,
         request: Request<v1::GetCertificateAuthorityRequest>,
     ) -> Result<Response<v1::GetCertificateAuthorityResponse>, Status> {
-        const PATTERN: &str = "accounts/{account}/certificateAuthorities/{generation}";
         let text = request.into_inner().name;
-        let mut violations = Violations::default();
-        let parsed = split::<2>(&text, PATTERN).map_err(|error| error.to_string());
-        let parsed = parsed.and_then(|[account, generation]| {
-            let account = format!("accounts/{account}").parse::<AccountName>();
-            Ok((
-                account.map_err(|error| error.to_string())?,
-                number(generation)?,
-            ))
-        });
-        let parsed = parsed
-            .map_err(|problem| violations.add("name", problem))
-            .ok();
-        let (account, generation) = violations.finish(parsed)?;
-        let found = self.generations(&account).await?;
+        let (owner, generation) = parse_authority(&text)?;
+        let found = self.generations(&owner).await?;
         let found = found
             .iter()
             .find(|authority| authority.generation == generation);
         let authority = found.ok_or_else(|| status::store(StoreError::NotFound(text)))?;
         Ok(Response::new(v1::GetCertificateAuthorityResponse {
-            certificate_authority: Some(self.authority_to_wire(&account, authority)),
+            certificate_authority: Some(self.authority_to_wire(authority)),
         }))
     }
 
@@ -73,16 +61,16 @@ impl CertificateService for CertificateApi {
     ) -> Result<Response<v1::ListCertificateAuthoritiesResponse>, Status> {
         let request = request.into_inner();
         let mut violations = Violations::default();
-        let account = violations.parse::<AccountName>("parent", &request.parent);
+        let owner = parse_owner(&mut violations, &request.parent);
         let size = page::size(&mut violations, request.page_size);
         let after = page::after(&mut violations, "authorities", &request.page_token);
-        let account = violations.finish(account)?;
+        let owner = violations.finish(owner)?;
         let after: u32 = after.parse().unwrap_or_default();
-        let mut found = self.generations(&account).await?;
+        let mut found = self.generations(&owner).await?;
         found.retain(|authority| authority.generation > after);
         let found = Page::cut(found, size);
         let last = |item: &Authority| item.generation.to_string();
-        let to_wire = |authority| self.authority_to_wire(&account, authority);
+        let to_wire = |authority| self.authority_to_wire(authority);
         Ok(Response::new(v1::ListCertificateAuthoritiesResponse {
             next_page_token: page::token(&found, "authorities", last),
             certificate_authorities: found.items.iter().map(to_wire).collect(),
@@ -93,11 +81,35 @@ impl CertificateService for CertificateApi {
         &self,
         request: Request<v1::GetTrustBundleRequest>,
     ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
-        let account: AccountName = name("parent", &request.into_inner().parent)?;
-        let anchors = self.generations(&account).await?;
-        let anchors = anchors.iter().map(|authority| pem(&authority.anchor));
+        let mut violations = Violations::default();
+        let owner = parse_owner(&mut violations, &request.into_inner().parent);
+        let owner = violations.finish(owner)?;
+        let generations = self.generations(&owner).await?;
+        let published = generations.iter().filter(|it| it.state.is_published());
         Ok(Response::new(v1::GetTrustBundleResponse {
-            trust_bundle_pem: anchors.collect(),
+            trust_bundle_pem: published.map(|it| pem(&it.anchor)).collect(),
+        }))
+    }
+
+    async fn get_certificate_revocation_list(
+        &self,
+        request: Request<v1::GetCertificateRevocationListRequest>,
+    ) -> Result<Response<v1::GetCertificateRevocationListResponse>, Status> {
+        let text = request.into_inner().name;
+        let (owner, generation) = parse_authority(&text)?;
+        let found = self.store.crl(&owner, generation).await;
+        let found = found.map_err(status::store)?;
+        let crl = found.ok_or_else(|| {
+            status::store(StoreError::NotFound(format!(
+                "the revocation list of {text}"
+            )))
+        })?;
+        Ok(Response::new(v1::GetCertificateRevocationListResponse {
+            crl_pem: crl_pem(&crl.der),
+            crl: crl.der.into(),
+            number: i64::try_from(crl.number).unwrap_or(i64::MAX),
+            this_update_time: Some(timestamp_to_wire(crl.this_update)),
+            next_update_time: Some(timestamp_to_wire(crl.next_update)),
         }))
     }
 
@@ -151,24 +163,21 @@ impl CertificateService for CertificateApi {
 }
 
 impl CertificateApi {
-    async fn generations(&self, account: &AccountName) -> Result<Vec<Authority>, Status> {
-        self.store.account(account).await.map_err(status::store)?;
-        let owner = AuthorityOwner::Account(account.clone());
-        self.store.authorities(&owner).await.map_err(status::store)
+    async fn generations(&self, owner: &AuthorityOwner) -> Result<Vec<Authority>, Status> {
+        if let AuthorityOwner::Account(account) = owner {
+            self.store.account(account).await.map_err(status::store)?;
+        }
+        self.store.authorities(owner).await.map_err(status::store)
     }
 
-    fn authority_to_wire(
-        &self,
-        account: &AccountName,
-        authority: &Authority,
-    ) -> v1::CertificateAuthority {
+    fn authority_to_wire(&self, authority: &Authority) -> v1::CertificateAuthority {
         let generation = authority.generation;
         let provenance = authority
             .provenance
             .as_deref()
             .map_or_else(String::new, pem);
         v1::CertificateAuthority {
-            name: format!("{account}/certificateAuthorities/{generation}"),
+            name: authority_name(&authority.owner, generation),
             generation: i32::try_from(generation).unwrap_or(i32::MAX),
             state: authority_state(authority.state).into(),
             subject: subject(&authority.anchor),
@@ -190,14 +199,13 @@ impl CertificateApi {
             certificate.version,
             tls::certificate_facts(&certificate.certificate),
         );
-        let account = destination.account();
-        let issuer = match (certificate.trust_model, certificate.issuer_generation) {
-            (TrustModel::Dedicated, Some(generation)) => {
-                format!("accounts/{account}/certificateAuthorities/{generation}")
-            }
-            (TrustModel::Shared, Some(generation)) => {
-                format!("certificateAuthorities/{generation}")
-            }
+        let signer = match certificate.trust_model {
+            TrustModel::Dedicated => Some(AuthorityOwner::Account(destination.account_name())),
+            TrustModel::Shared => Some(AuthorityOwner::Shared),
+            TrustModel::Customer => None,
+        };
+        let issuer = match (signer, certificate.issuer_generation) {
+            (Some(owner), Some(generation)) => authority_name(&owner, generation),
             _ => String::new(),
         };
         let uri = match certificate.trust_model {
@@ -251,11 +259,6 @@ fn certificate_state(state: ClientCertificateState) -> v1::ClientCertificateStat
         ClientCertificateState::Revoked => Wire::Revoked,
         ClientCertificateState::Expired => Wire::Expired,
     }
-}
-
-fn number(text: &str) -> Result<u32, String> {
-    text.parse()
-        .map_err(|_| format!("'{text}' is not a number"))
 }
 
 fn subject(certificate: &[u8]) -> String {

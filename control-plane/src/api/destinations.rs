@@ -249,7 +249,9 @@ impl DestinationApi {
         store.destination(name).await.map_err(status::store)?;
         let owner = AuthorityOwner::Account(name.account_name());
         let authorities = store.authorities(&owner).await.map_err(status::store)?;
-        let anchors: Vec<_> = authorities.into_iter().map(|it| it.anchor).collect();
+        let mut published = authorities;
+        published.retain(|it| it.state.is_published());
+        let anchors: Vec<_> = published.into_iter().map(|it| it.anchor).collect();
         let names = ClientNames::dedicated(&self.0.trust_domain, name);
         let made = receiver_configuration(kind, name, &names, &anchors);
         Ok((made.map_err(status::receiver_configuration)?, names))

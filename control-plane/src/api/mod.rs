@@ -6,6 +6,7 @@ mod agent_session;
 mod agents;
 mod alerts;
 mod authenticate;
+mod authority_name;
 mod certificates;
 mod deliveries;
 mod destination_config;
