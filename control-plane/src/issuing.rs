@@ -56,7 +56,9 @@ impl Issuing {
             TrustModel::Shared => self.shared(now).await?,
             TrustModel::Dedicated => {
                 let owner = AuthorityOwner::Account(name.account_name());
-                self.active(&owner).await?.ok_or(CaError::NoAuthority(owner))?
+                self.active(&owner)
+                    .await?
+                    .ok_or(CaError::NoAuthority(owner))?
             }
         };
         let with_cross = self.cross_helps(&authority).await?;
@@ -129,7 +131,9 @@ impl Issuing {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.active(&owner).await?.ok_or(CaError::NoAuthority(owner))
+        self.active(&owner)
+            .await?
+            .ok_or(CaError::NoAuthority(owner))
     }
 
     /// Whether receivers may still trust only the generation before.

@@ -107,22 +107,6 @@ impl Changes {
     }
 }
 
-/// Wakes whoever waits for something to do. Several pokes before it looks are one.
-#[derive(Debug, Default)]
-pub struct Poke(Notify);
-
-impl Poke {
-    /// There is something to do.
-    pub fn poke(&self) {
-        self.0.notify_one();
-    }
-
-    /// Waits for the next poke; one that came since the last call counts.
-    pub async fn poked(&self) {
-        self.0.notified().await;
-    }
-}
-
 /// What attempts showed of receivers, for those who judge it. Only changes are passed on, and of each
 /// destination only the newest, so that a busy one costs a look-up and no more.
 #[derive(Debug, Default)]

@@ -173,6 +173,8 @@ fn cause_to_wire(cause: AlertCause) -> v1::AlertCause {
         AlertCause::ClientIdentityForbidden => v1::AlertCause::ClientIdentityForbidden,
         AlertCause::ServerCertificateRefused => v1::AlertCause::ServerCertificateRefused,
         AlertCause::DestinationDisabled => v1::AlertCause::DestinationDisabled,
+        AlertCause::RotationHeldUp => v1::AlertCause::RotationHeldUp,
+        AlertCause::ClientCertificateNeeded => v1::AlertCause::ClientCertificateNeeded,
     }
 }
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use countersign_proto::v1::{self, certificate_service_server::CertificateService};
 use countersign_shared::{
     digest::{hex, sha256},
-    name::{DestinationName, split},
+    name::DestinationName,
     tls,
     wire::timestamp_to_wire,
 };
 use tonic::{Request, Response, Status};
 
 use super::{
-    authority_name::{authority_name, number, parse_authority, parse_owner},
+    authority_name::{authority_name, parse_authority, parse_owner},
+    certificate_operations::certificate_name,
     destination_config::{key_algorithm_to_wire, trust_model_to_wire},
-    page, status,
+    page, rotation_wire, status,
     violations::Violations,
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Page,
         TrustModel,
     },
+    rotation::{Authorities, Rotations},
     store::{Store, StoreError},
 };
 
@@ -35,6 +37,10 @@ pub struct CertificateApi {
     pub root: Arc<SigningAuthority>,
     /// Host part of `spiffe://` URIs.
     pub trust_domain: Arc<str>,
+    /// Replaces and revokes client certificates.
+    pub rotations: Rotations,
+    /// Replaces and revokes authorities.
+    pub authorities: Authorities,
 }
 
 #[tonic::async_trait]
@@ -117,26 +123,22 @@ impl CertificateService for CertificateApi {
         &self,
         request: Request<v1::GetClientCertificateRequest>,
     ) -> Result<Response<v1::GetClientCertificateResponse>, Status> {
-        const PATTERN: &str =
-            "accounts/{account}/destinations/{destination}/clientCertificates/{version}";
         let text = request.into_inner().name;
         let mut violations = Violations::default();
-        let parsed = split::<3>(&text, PATTERN).map_err(|error| error.to_string());
-        let parsed = parsed.and_then(|[account, destination, version]| {
-            let name = format!("accounts/{account}/destinations/{destination}");
-            let name = name
-                .parse::<DestinationName>()
-                .map_err(|error| error.to_string())?;
-            Ok((name, number(version)?))
-        });
-        let parsed = parsed
+        let parsed = certificate_name(&text)
             .map_err(|problem| violations.add("name", problem))
             .ok();
         let (name, version) = violations.finish(parsed)?;
         let found = self.store.client_certificate(&name, version).await;
         let found = found.map_err(status::store)?;
+        let stops = self.rotations.stops(&name, &found.serial).await;
+        let stops = stops.map_err(status::store)?;
+        let certificate = v1::ClientCertificate {
+            stops: stops.iter().map(rotation_wire::stop).collect(),
+            ..self.certificate_to_wire(&name, &found)
+        };
         Ok(Response::new(v1::GetClientCertificateResponse {
-            client_certificate: Some(self.certificate_to_wire(&name, &found)),
+            client_certificate: Some(certificate),
         }))
     }
 
@@ -159,6 +161,101 @@ impl CertificateService for CertificateApi {
             next_page_token: page::token(&found, "certificates", last),
             client_certificates: found.items.iter().map(to_wire).collect(),
         }))
+    }
+
+    async fn rotate_client_certificate(
+        &self,
+        request: Request<v1::RotateClientCertificateRequest>,
+    ) -> Result<Response<v1::RotateClientCertificateResponse>, Status> {
+        self.rotate(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_client_certificate(
+        &self,
+        request: Request<v1::RevokeClientCertificateRequest>,
+    ) -> Result<Response<v1::RevokeClientCertificateResponse>, Status> {
+        self.revoke(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_certificate_signing_request(
+        &self,
+        request: Request<v1::GetCertificateSigningRequestRequest>,
+    ) -> Result<Response<v1::GetCertificateSigningRequestResponse>, Status> {
+        let made = self.signing_request(request.into_inner()).await;
+        made.map(Response::new)
+    }
+
+    async fn upload_client_certificate(
+        &self,
+        request: Request<v1::UploadClientCertificateRequest>,
+    ) -> Result<Response<v1::UploadClientCertificateResponse>, Status> {
+        self.upload(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_certificate_authority_rotation(
+        &self,
+        request: Request<v1::GetCertificateAuthorityRotationRequest>,
+    ) -> Result<Response<v1::GetCertificateAuthorityRotationResponse>, Status> {
+        let rotation = self
+            .authority_rotation(&request.into_inner().parent)
+            .await?;
+        Ok(Response::new(v1::GetCertificateAuthorityRotationResponse {
+            rotation: Some(rotation),
+        }))
+    }
+
+    async fn rotate_certificate_authority(
+        &self,
+        request: Request<v1::RotateCertificateAuthorityRequest>,
+    ) -> Result<Response<v1::RotateCertificateAuthorityResponse>, Status> {
+        let rotation = self.begin_rotation(request.into_inner()).await?;
+        Ok(Response::new(v1::RotateCertificateAuthorityResponse {
+            rotation: Some(rotation),
+        }))
+    }
+
+    async fn advance_rotation(
+        &self,
+        request: Request<v1::AdvanceRotationRequest>,
+    ) -> Result<Response<v1::AdvanceRotationResponse>, Status> {
+        let rotation = self.advance(&request.into_inner().parent).await?;
+        Ok(Response::new(v1::AdvanceRotationResponse {
+            rotation: Some(rotation),
+        }))
+    }
+
+    async fn abort_rotation(
+        &self,
+        request: Request<v1::AbortRotationRequest>,
+    ) -> Result<Response<v1::AbortRotationResponse>, Status> {
+        let rotation = self.abort(&request.into_inner().parent).await?;
+        Ok(Response::new(v1::AbortRotationResponse {
+            rotation: Some(rotation),
+        }))
+    }
+
+    async fn list_destination_trust(
+        &self,
+        request: Request<v1::ListDestinationTrustRequest>,
+    ) -> Result<Response<v1::ListDestinationTrustResponse>, Status> {
+        self.trust(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_destination_trust(
+        &self,
+        request: Request<v1::SetDestinationTrustRequest>,
+    ) -> Result<Response<v1::SetDestinationTrustResponse>, Status> {
+        self.set_trust(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn revoke_certificate_authority(
+        &self,
+        request: Request<v1::RevokeCertificateAuthorityRequest>,
+    ) -> Result<Response<v1::RevokeCertificateAuthorityResponse>, Status> {
+        let revoked = self.revoke_generation(request.into_inner()).await;
+        revoked.map(Response::new)
     }
 }
 
@@ -190,7 +287,7 @@ impl CertificateApi {
         }
     }
 
-    fn certificate_to_wire(
+    pub(super) fn certificate_to_wire(
         &self,
         destination: &DestinationName,
         certificate: &ClientCertificate,
@@ -231,11 +328,12 @@ impl CertificateApi {
             confirm_time: certificate.confirmed_at.map(timestamp_to_wire),
             replace_time: certificate.replaced_at.map(timestamp_to_wire),
             revoke_time: certificate.revoked_at.map(timestamp_to_wire),
+            stops: Vec::new(),
         }
     }
 }
 
-fn authority_state(state: AuthorityState) -> v1::CertificateAuthorityState {
+pub(super) fn authority_state(state: AuthorityState) -> v1::CertificateAuthorityState {
     use v1::CertificateAuthorityState as Wire;
     match state {
         AuthorityState::Prepared => Wire::Prepared,

@@ -257,6 +257,7 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
         create_time: Some(timestamp_to_wire(destination.created_at)),
         update_time: Some(timestamp_to_wire(destination.updated_at)),
         etag: destination.revision.to_string(),
+        client_certificate_rotation: None,
         durable_agents: Vec::new(),
     }
 }

@@ -8,17 +8,20 @@ use countersign_shared::{
     wire::{duration_from_wire, timestamp_to_wire},
 };
 use prost::Message as _;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     destination_config::{self as config, to_wire},
-    page, status,
+    page,
+    rotation_wire::{self, operation_error},
+    status,
     violations::{Violations, name},
 };
 use crate::{
     ca::ClientNames,
     destinations::{Destinations, ReceiverConfiguration, ServerKind, receiver_configuration},
-    model::{AuthorityOwner, Destination, DestinationState, RequestKey},
+    model::{AuthorityOwner, Destination, DestinationState, RequestKey, TrustModel},
+    rotation::Rotations,
 };
 
 /// How long older signing secrets are used unless told, and at most.
@@ -27,7 +30,12 @@ const LONGEST_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// DestinationService over [`Destinations`].
 #[derive(Clone)]
-pub struct DestinationApi(pub Destinations);
+pub struct DestinationApi {
+    /// Makes and changes destinations.
+    pub destinations: Destinations,
+    /// Knows how client certificates are being replaced, and asks receivers.
+    pub rotations: Rotations,
+}
 
 #[tonic::async_trait]
 impl DestinationService for DestinationApi {
@@ -39,7 +47,7 @@ impl DestinationService for DestinationApi {
         let wire = request.destination.unwrap_or_default();
         let mut violations = Violations::default();
         let account = violations.parse::<AccountName>("parent", &request.parent);
-        let now = self.0.clock.now();
+        let now = self.destinations.clock.now();
         let id = violations.id("destination_id", &request.destination_id, now);
         let config = config::new(&mut violations, &wire);
         violations.request_id(&request.request_id);
@@ -52,7 +60,7 @@ impl DestinationService for DestinationApi {
             RequestKey::new(scope, request.request_id.clone(), &content)
         });
         let created = self
-            .0
+            .destinations
             .create(&account, &id, config, key)
             .await
             .map_err(status::ca)?;
@@ -67,14 +75,21 @@ impl DestinationService for DestinationApi {
     ) -> Result<Response<v1::GetDestinationResponse>, Status> {
         let name: DestinationName = name("name", &request.into_inner().name)?;
         let found = self
-            .0
+            .destinations
             .store
             .destination(&name)
             .await
             .map_err(status::store)?;
-        let agents = self.0.store.durable_agents(&name, found.generation).await;
+        let agents = self
+            .destinations
+            .store
+            .durable_agents(&name, found.generation)
+            .await;
         let agents = agents.map_err(status::store)?;
+        let view = self.destinations.store.rotation(&name).await;
+        let view = view.map_err(status::store)?;
         let destination = v1::Destination {
+            client_certificate_rotation: Some(rotation_wire::rotation(&view)),
             durable_agents: agents.iter().map(ToString::to_string).collect(),
             ..to_wire(&found)
         };
@@ -93,7 +108,11 @@ impl DestinationService for DestinationApi {
         let size = page::size(&mut violations, request.page_size);
         let after = page::after(&mut violations, "destinations", &request.page_token);
         let account = violations.finish(account)?;
-        let found = self.0.store.destinations(&account, &after, size).await;
+        let found = self
+            .destinations
+            .store
+            .destinations(&account, &after, size)
+            .await;
         let found = found.map_err(status::store)?;
         let last = |item: &Destination| item.name.destination().to_owned();
         Ok(Response::new(v1::ListDestinationsResponse {
@@ -115,7 +134,7 @@ impl DestinationService for DestinationApi {
         let revision = Violations::etag(&wire.etag);
         let name = violations.finish(name)?;
         let old = self
-            .0
+            .destinations
             .store
             .destination(&name)
             .await
@@ -130,7 +149,7 @@ impl DestinationService for DestinationApi {
             old
         } else {
             let revision = revision.or(Some(old.revision));
-            self.0
+            self.destinations
                 .update(&name, config, revision)
                 .await
                 .map_err(status::store)?
@@ -149,7 +168,10 @@ impl DestinationService for DestinationApi {
         let name = violations.parse::<DestinationName>("name", &request.name);
         let revision = Violations::etag(&request.etag);
         let name = violations.finish(name)?;
-        let deleted = self.0.delete(&name, revision, request.force).await;
+        let deleted = self
+            .destinations
+            .delete(&name, revision, request.force)
+            .await;
         deleted.map_err(status::store)?;
         Ok(Response::new(v1::DeleteDestinationResponse {}))
     }
@@ -190,7 +212,7 @@ impl DestinationService for DestinationApi {
         }
         let (name, grace) = violations.finish(name.zip(grace))?;
         let (version, at) = self
-            .0
+            .destinations
             .rotate_secret(&name, grace)
             .await
             .map_err(status::ca)?;
@@ -220,6 +242,25 @@ impl DestinationService for DestinationApi {
         }))
     }
 
+    async fn probe_destination(
+        &self,
+        request: Request<v1::ProbeDestinationRequest>,
+    ) -> Result<Response<v1::ProbeDestinationResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let name = violations.parse::<DestinationName>("name", &request.name);
+        let presentation = rotation_wire::presentation(&mut violations, request.presentation);
+        let version = u32::try_from(request.client_certificate_version).ok();
+        if version.is_none() {
+            violations.add("client_certificate_version", "must not be negative");
+        }
+        let ((name, presentation), version) =
+            violations.finish(name.zip(presentation).zip(version))?;
+        let probed = self.rotations.probe_by_hand(&name, version, presentation);
+        let probed = probed.await.map_err(operation_error)?;
+        Ok(Response::new(rotation_wire::probed(&probed)))
+    }
+
     async fn reveal_signing_secret(
         &self,
         request: Request<v1::RevealSigningSecretRequest>,
@@ -227,7 +268,7 @@ impl DestinationService for DestinationApi {
         let text = request.into_inner().name;
         let (name, version) = secret_name(&text)?;
         let (secret, signing_secret) = self
-            .0
+            .destinations
             .reveal_secret(&name, version)
             .await
             .map_err(status::ca)?;
@@ -245,14 +286,26 @@ impl DestinationApi {
         name: &DestinationName,
         kind: ServerKind,
     ) -> Result<(ReceiverConfiguration, ClientNames), Status> {
-        let store = &self.0.store;
-        store.destination(name).await.map_err(status::store)?;
-        let owner = AuthorityOwner::Account(name.account_name());
+        let store = &self.destinations.store;
+        let found = store.destination(name).await.map_err(status::store)?;
+        let trust_model = found.config.trust_model;
+        let owner = match trust_model {
+            TrustModel::Dedicated => AuthorityOwner::Account(name.account_name()),
+            TrustModel::Shared => AuthorityOwner::Shared,
+            TrustModel::Customer => {
+                let text = "the receiver's own CA signs this client certificate: its server is \
+                            configured with that CA, not with one of ours";
+                return Err(status::status(
+                    Code::FailedPrecondition,
+                    "CUSTOMER_TRUST_MODEL",
+                    text,
+                ));
+            }
+        };
         let authorities = store.authorities(&owner).await.map_err(status::store)?;
-        let mut published = authorities;
-        published.retain(|it| it.state.is_published());
-        let anchors: Vec<_> = published.into_iter().map(|it| it.anchor).collect();
-        let names = ClientNames::dedicated(&self.0.trust_domain, name);
+        let published = authorities.into_iter().filter(|it| it.state.is_published());
+        let anchors: Vec<_> = published.map(|it| it.anchor).collect();
+        let names = self.destinations.issuing.names(name, trust_model);
         let made = receiver_configuration(kind, name, &names, &anchors);
         Ok((made.map_err(status::receiver_configuration)?, names))
     }
@@ -264,7 +317,7 @@ impl DestinationApi {
     ) -> Result<v1::Destination, Status> {
         let name: DestinationName = name("name", text)?;
         let changed = self
-            .0
+            .destinations
             .set_state(&name, state)
             .await
             .map_err(status::store)?;

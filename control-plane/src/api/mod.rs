@@ -7,6 +7,7 @@ mod agents;
 mod alerts;
 mod authenticate;
 mod authority_name;
+mod certificate_operations;
 mod certificates;
 mod deliveries;
 mod destination_config;
@@ -15,6 +16,7 @@ mod enrollment;
 mod outbound;
 mod page;
 mod recorder;
+mod rotation_wire;
 mod status;
 mod violations;
 

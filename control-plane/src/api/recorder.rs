@@ -115,7 +115,9 @@ impl Recorder {
     async fn stopped(&self, destination: DestinationName, serials: Vec<String>) {
         let (agent, now) = (&self.session.agent, self.clock.now());
         tracing::info!(%agent, %destination, ?serials, "the agent has stopped using client certificates");
-        let noted = self.store.acknowledge_stop(agent, &destination, serials, now);
+        let noted = self
+            .store
+            .acknowledge_stop(agent, &destination, serials, now);
         match noted.await {
             // Deleted meanwhile: nobody needs to know any more.
             Ok(()) | Err(StoreError::NotFound(_)) => {}

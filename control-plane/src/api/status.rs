@@ -27,7 +27,7 @@ pub(super) fn status(code: Code, reason: &str, message: impl Into<String>) -> St
     Status::with_error_details(code, message, details)
 }
 
-fn internal(error: &dyn std::fmt::Display) -> Status {
+pub(super) fn internal(error: &dyn std::fmt::Display) -> Status {
     let number = hex(&random::bytes::<6>());
     tracing::error!(%number, %error, "internal error");
     let message = format!("internal error; the control plane's log says more under {number}");

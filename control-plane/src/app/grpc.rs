@@ -26,7 +26,7 @@ use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
 use crate::{
     accounts::Accounts,
     agents::Agents,
-    alerts::Alerts,
+    alerts::{Alerts, Notifier},
     api::{
         AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, Authenticate,
         CertificateApi, DeliveryApi, DestinationApi, EnrollmentApi,
@@ -37,8 +37,10 @@ use crate::{
     crl::RevocationLists,
     deliveries::{Settle, Submit},
     destinations::Destinations,
-    dispatch::{Attach, Sessions},
+    dispatch::{Attach, Fleet, Probes, Sessions},
+    issuing::Issuing,
     metrics::Metrics,
+    rotation::{Authorities, Policy, Rotations},
     signals::{Changes, Holds, Observations, Poke, Wake},
 };
 
@@ -63,6 +65,7 @@ pub(super) struct Services {
     pub(super) lists: RevocationLists,
     pub(super) destinations: DestinationApi,
     certificates: CertificateApi,
+    pub(super) rotations: Rotations,
     pub(super) deliveries: DeliveryApi,
     agents: AgentAdministrationApi,
     pub(super) alerts: AlertApi,
@@ -105,13 +108,24 @@ impl Services {
             lists: lists.clone(),
             clock: Arc::clone(&clock),
         };
+        let issuing = Issuing {
+            store: store(),
+            vault: vault(),
+            root: Arc::clone(&opened.root),
+            trust_domain: Arc::clone(&trust_domain),
+            delivery_domain: config.delivery_domain.as_str().into(),
+            life: config.client_life,
+            clock: Arc::clone(&clock),
+        };
+        let (changes, rotation_poke) = (Arc::new(Changes::default()), Arc::new(Poke::default()));
         let destinations = Destinations {
             store: store(),
             vault: vault(),
             wake: Arc::clone(&wake),
-            changes: Arc::new(Changes::default()),
+            changes: Arc::clone(&changes),
             holds: Arc::clone(&holds),
-            trust_domain: Arc::clone(&trust_domain),
+            issuing: issuing.clone(),
+            rotations: Arc::clone(&rotation_poke),
             clock: Arc::clone(&clock),
         };
         let submit = Submit {
@@ -126,11 +140,16 @@ impl Services {
             store: store(),
             wake: Arc::clone(&wake),
             observations: Arc::new(Observations::default()),
-            holds,
+            holds: Arc::clone(&holds),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
         };
-        let alerts = Alerts::new(store(), Arc::clone(&clock), metrics.clone());
+        let notifier = config.alerts_destination.clone();
+        let notifier = notifier.map(|destination| Notifier {
+            submit: submit.clone(),
+            destination,
+        });
+        let alerts = Alerts::new(store(), Arc::clone(&clock), metrics.clone(), notifier);
         let attach = Attach {
             store: store(),
             vault: vault(),
@@ -140,6 +159,31 @@ impl Services {
             },
             sessions: Arc::clone(&sessions),
             wake,
+            clock: Arc::clone(&clock),
+        };
+        let probes = Arc::new(Probes::default());
+        let fleet = Fleet::new(attach.clone(), Arc::clone(&probes));
+        let rotations = Rotations {
+            store: store(),
+            issuing,
+            agents: Arc::new(fleet.clone()),
+            alerts: alerts.clone(),
+            changes: Arc::clone(&changes),
+            holds,
+            poke: Arc::clone(&rotation_poke),
+            lists: lists.clone(),
+            policy: Policy::new(config.client_life, config.client_grace),
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let authorities = Authorities {
+            store: store(),
+            vault: vault(),
+            root: Arc::clone(&opened.root),
+            agents: Arc::new(fleet.clone()),
+            changes,
+            poke: rotation_poke,
+            lists: lists.clone(),
             clock,
         };
         Self {
@@ -149,12 +193,18 @@ impl Services {
             },
             accounts: AccountApi(accounts),
             lists,
-            destinations: DestinationApi(destinations),
+            destinations: DestinationApi {
+                destinations,
+                rotations: rotations.clone(),
+            },
             certificates: CertificateApi {
                 store: store(),
                 root: Arc::clone(&opened.root),
                 trust_domain,
+                rotations: rotations.clone(),
+                authorities,
             },
+            rotations,
             deliveries: DeliveryApi {
                 submit,
                 tasks: tasks.clone(),
@@ -171,6 +221,8 @@ impl Services {
             session: AgentSessionApi {
                 attach,
                 settle,
+                probes,
+                fleet,
                 tasks: tasks.clone(),
                 heartbeat: config.heartbeat,
                 reconnect_window: config.reconnect_window,

@@ -24,13 +24,14 @@ use self::{
     server_certificate::Renewal,
 };
 use crate::{
-    alerts::{Notifier, Watchman},
+    alerts::Watchman,
     bootstrap::{self, Opened, StartError},
     config::Config,
     deliveries::{Release, Retention},
     dispatch::Dispatcher,
     http, listen,
     metrics::Metrics,
+    rotation::Reconciler,
 };
 
 /// Why the control plane stopped, or did not start.
@@ -146,7 +147,7 @@ async fn start(
     };
     let pin = server_pin(opened)?;
     let services = Services::new(config, opened, pin, clock, metrics.clone(), tasks);
-    let changes = Arc::clone(&services.destinations.0.changes);
+    let changes = Arc::clone(&services.destinations.destinations.changes);
     let attach = services.session.attach.clone();
     let release = Release {
         store: Arc::clone(&opened.store),
@@ -156,16 +157,18 @@ async fn start(
     };
     let holds = Arc::clone(&release.holds);
     let dispatcher = Dispatcher::new(attach, &changes, holds, metrics, config.lease);
+    let observations = &services.session.settle.observations;
+    let reconciler = Reconciler {
+        rotations: services.rotations.clone(),
+        tasks: tasks.clone(),
+    };
+    let evidence = services
+        .rotations
+        .clone()
+        .observe(observations.observe(), tasks.shutdown().clone());
     let watchman = Watchman {
         alerts: services.alerts.alerts.clone(),
-        observations: Arc::clone(&services.session.settle.observations),
-        notifier: config
-            .alerts_destination
-            .clone()
-            .map(|destination| Notifier {
-                submit: services.deliveries.submit.clone(),
-                destination,
-            }),
+        observer: observations.observe(),
     };
     let (health, health_service) = health::Health::new(Arc::clone(&opened.store));
 
@@ -198,7 +201,7 @@ async fn start(
         OnFailure::StopProcess,
         services
             .destinations
-            .0
+            .destinations
             .clone()
             .remove_expired_secrets(stop.clone()),
     );
@@ -212,6 +215,12 @@ async fn start(
         OnFailure::StopProcess,
         retention.run(stop.clone()),
     );
+    tasks.spawn(
+        "rotation",
+        OnFailure::StopProcess,
+        reconciler.run(stop.clone()),
+    );
+    tasks.spawn("evidence of rotation", OnFailure::StopProcess, evidence);
     tasks.spawn("alerts", OnFailure::StopProcess, watchman.run(stop.clone()));
     tasks.spawn(
         "revocation lists",

@@ -24,14 +24,13 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use countersign_shared::{
-    name::{AccountName, DestinationName},
-    seal::SealError,
-};
+use countersign_shared::{name::DestinationName, seal::SealError};
 use thiserror::Error;
 
 pub use authority::SigningAuthority;
-pub use customer::{MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request, request_key};
+pub use customer::{
+    MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request, request_key,
+};
 pub use hierarchy::{
     NewGeneration, new_account_authority, new_agents_authority, new_root, new_server_authority,
     new_shared_authority,

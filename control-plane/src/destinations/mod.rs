@@ -15,12 +15,13 @@ use countersign_shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ca::{self, CLIENT_LIFE, CaError, ClientNames, NewClient, SigningAuthority},
+    ca::CaError,
+    issuing::Issuing,
     model::{
-        AuthorityOwner, ClientCertificate, ClientCertificateState, Destination, DestinationConfig,
-        DestinationState, KeyAlgorithm, RequestKey, SigningSecret,
+        ClientCertificateState, Destination, DestinationConfig, DestinationState, RequestKey,
+        SigningSecret,
     },
-    signals::{Changes, Holds, Wake},
+    signals::{Changes, Holds, Poke, Wake},
     store::{NewDestination, Store, StoreError},
     vault::{Record, ScopeKey, Vault},
 };

@@ -4,9 +4,7 @@ use countersign_shared::{
     class::FailureClass, name::DestinationName, probe::ProbePresentation, time::Timestamp,
 };
 
-use super::{
-    AuthorityState, ClientCertificate, Destination, KeyAlgorithm, Sealed, TrustModel,
-};
+use super::{AuthorityState, ClientCertificate, Destination, KeyAlgorithm, Sealed, TrustModel};
 
 /// How a receiver stands towards the authority generation that issues now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_shared::{
-    name::DestinationName,
-    time::Clock,
-};
+use countersign_shared::{name::DestinationName, time::Clock};
 use thiserror::Error;
 
 use super::{
@@ -14,13 +11,14 @@ use super::{
 };
 use crate::{
     ca::{self, CaError, NewGeneration, SigningAuthority},
+    crl::RevocationLists,
     model::{
         Authority, AuthorityOwner, AuthorityState, DestinationTrust, GenerationUse, Page,
-        TrustState,
+        TrustModel, TrustState,
     },
     signals::{Changes, Poke},
     store::{Store, StoreError},
-    vault::{INSTALLATION, Vault},
+    vault::{INSTALLATION, Vault, VaultError},
 };
 
 /// How many destinations are counted in one query.
@@ -35,6 +33,9 @@ pub enum AuthorityError {
     /// The new generation could not be made.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// A key can't be sealed or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The rotation can't go on yet.
     #[error(transparent)]
     Blocked(#[from] Blocked),
@@ -66,8 +67,8 @@ pub struct Authorities {
     pub changes: Arc<Changes>,
     /// Told when destinations are to be looked at.
     pub poke: Arc<Poke>,
-    /// Told when revocation lists change.
-    pub lists: Arc<Poke>,
+    /// Signs revocation lists.
+    pub lists: RevocationLists,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -130,7 +131,10 @@ impl Authorities {
     ///
     /// # Errors
     /// [`AuthorityError::Blocked`] with what is missing.
-    pub async fn advance(&self, owner: &AuthorityOwner) -> Result<AuthorityRotation, AuthorityError> {
+    pub async fn advance(
+        &self,
+        owner: &AuthorityOwner,
+    ) -> Result<AuthorityRotation, AuthorityError> {
         let rotation = self.rotation(owner).await?;
         let states = states_of(&rotation);
         let goes = |(authority, _): &&(Authority, GenerationUse)| {
@@ -295,11 +299,16 @@ impl Authorities {
     /// [`AuthorityError`].
     pub async fn set_trust(
         &self,
-        owner: &AuthorityOwner,
         name: &DestinationName,
         state: TrustState,
     ) -> Result<(), AuthorityError> {
-        let known = self.generations(owner).await?;
+        let found = self.store.destination(name).await?;
+        let owner = match found.config.trust_model {
+            TrustModel::Dedicated => AuthorityOwner::Account(name.account_name()),
+            TrustModel::Shared => AuthorityOwner::Shared,
+            TrustModel::Customer => return Err(Blocked::NoneActive.into()),
+        };
+        let known = self.generations(&owner).await?;
         let active = authority::newest(&states(&known), AuthorityState::Active);
         let active = active.ok_or(Blocked::NoneActive)?;
         let now = self.clock.now();
@@ -316,7 +325,7 @@ impl Authorities {
     }
 
     fn changed(&self) {
-        self.lists.poke();
+        self.lists.due.poke();
         self.poke.poke();
     }
 }

@@ -80,7 +80,7 @@ impl Phase {
 type Generations = [(u32, AuthorityState)];
 
 /// The newest generation in a state.
-pub fn newest(generations: &Generations, wanted: AuthorityState) -> Option<u32> {
+pub(super) fn newest(generations: &Generations, wanted: AuthorityState) -> Option<u32> {
     let mut found = generations.iter().rev();
     let found = found.find(|(_, state)| *state == wanted);
     found.map(|(generation, _)| *generation)
@@ -105,7 +105,7 @@ pub fn phase(generations: &Generations) -> Phase {
 ///
 /// # Errors
 /// [`Blocked::UnderWay`].
-pub fn begin(
+pub(super) fn begin(
     generations: &Generations,
     emergency: bool,
 ) -> Result<(u32, AuthorityState, Vec<AuthorityChange>), Blocked> {
@@ -116,7 +116,9 @@ pub fn begin(
         AuthorityState::Retiring,
     ];
     if !emergency {
-        let found = under_way.iter().find_map(|state| newest(generations, *state));
+        let found = under_way
+            .iter()
+            .find_map(|state| newest(generations, *state));
         if found.is_some() {
             return Err(Blocked::UnderWay(highest));
         }
@@ -139,7 +141,7 @@ pub fn begin(
 ///
 /// # Errors
 /// [`Blocked`].
-pub fn advance(
+pub(super) fn advance(
     generations: &Generations,
     used: GenerationUse,
     waiting: u64,
@@ -166,7 +168,9 @@ pub fn advance(
                 _ => State::Retiring,
             };
             let changes = gone.into_iter();
-            Ok(changes.map(|it| change(it, State::Superseded, to)).collect())
+            Ok(changes
+                .map(|it| change(it, State::Superseded, to))
+                .collect())
         }
         Phase::Retiring => {
             let generation = active.ok_or(Blocked::NoneActive)?;
@@ -177,7 +181,9 @@ pub fn advance(
                 });
             }
             let gone = all(generations, State::Retiring).into_iter();
-            Ok(gone.map(|it| change(it, State::Retiring, State::Retired)).collect())
+            Ok(gone
+                .map(|it| change(it, State::Retiring, State::Retired))
+                .collect())
         }
     }
 }
@@ -186,7 +192,7 @@ pub fn advance(
 ///
 /// # Errors
 /// [`Blocked`].
-pub fn abort(generations: &Generations) -> Result<Vec<AuthorityChange>, Blocked> {
+pub(super) fn abort(generations: &Generations) -> Result<Vec<AuthorityChange>, Blocked> {
     use AuthorityState as State;
     match phase(generations) {
         Phase::Stable => Err(Blocked::Stable),
@@ -232,9 +238,9 @@ mod tests {
 
     fn apply(generations: &mut [(u32, State)], changes: &[AuthorityChange]) {
         for change in changes {
-            let found = generations
-                .iter_mut()
-                .find(|(generation, state)| (*generation, *state) == (change.generation, change.from));
+            let found = generations.iter_mut().find(|(generation, state)| {
+                (*generation, *state) == (change.generation, change.from)
+            });
             found.expect("a generation in that state").1 = change.to;
         }
     }

@@ -73,7 +73,11 @@ pub fn next(view: &RotationView, holding: Holding, policy: &Policy, now: Timesta
         .or_else(|| leaves.without_active())
         .or_else(|| leaves.refused())
         // A candidate that is held up does not keep the last one from going.
-        .or_else(|| leaves.replaced().filter(|next| matches!(next, Next::Retire(_))))
+        .or_else(|| {
+            leaves
+                .replaced()
+                .filter(|next| matches!(next, Next::Retire(_)))
+        })
         .or_else(|| leaves.candidate(holding))
         .or_else(|| leaves.replaced())
         .or_else(|| leaves.renewal())
@@ -193,7 +197,10 @@ impl<'a> Leaves<'a> {
     /// Retires the one before, once its time is over and the new one is known to work.
     fn replaced(&self) -> Option<Next> {
         let (active, before) = (self.active()?, self.before()?);
-        let over = before.replaced_at.unwrap_or(self.now).plus(self.policy.grace);
+        let over = before
+            .replaced_at
+            .unwrap_or(self.now)
+            .plus(self.policy.grace);
         if over > self.now {
             return None;
         }
@@ -293,7 +300,12 @@ impl<'a> Leaves<'a> {
             }
         }
         if let Some(before) = self.before() {
-            at_latest(before.replaced_at.unwrap_or(self.now).plus(self.policy.grace));
+            at_latest(
+                before
+                    .replaced_at
+                    .unwrap_or(self.now)
+                    .plus(self.policy.grace),
+            );
         }
         Next::Wait {
             until,

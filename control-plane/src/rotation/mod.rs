@@ -17,10 +17,10 @@ mod reconcile;
 mod say;
 
 pub use agents::{Agents, ProbeError, Probed};
-pub use authorities::{AuthorityError, AuthorityRotation, Authorities};
+pub use authorities::{Authorities, AuthorityError, AuthorityRotation};
 pub use authority::{Blocked, Phase, phase};
 pub use leaf::{Holding, Next, next};
-pub use operations::{OperationError, server_chain};
+pub use operations::OperationError;
 pub use policy::Policy;
 pub use reconcile::{Reconciler, RotationError, Rotations};
 pub use say::held_up_text;

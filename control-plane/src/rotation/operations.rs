@@ -1,11 +1,7 @@
 //! What operators do to client certificates by hand: rotate, revoke, upload what a receiver's CA has
 //! signed, and ask a receiver what it thinks.
 
-use countersign_shared::{
-    name::DestinationName,
-    probe::ProbePresentation,
-    tls,
-};
+use countersign_shared::{name::DestinationName, probe::ProbePresentation};
 use thiserror::Error;
 
 use super::{
@@ -15,8 +11,8 @@ use super::{
 use crate::{
     ca::{self, CaError, UploadError},
     model::{
-        CertificateRequest, ClientCertificate, ClientCertificateState, RevocationReason, RotationView, Stop,
-        TrustModel,
+        AuthorityOwner, CertificateRequest, ClientCertificate, ClientCertificateState,
+        RevocationReason, RotationView, Stop, TrustModel,
     },
     store::StoreError,
 };
@@ -75,12 +71,26 @@ impl Rotations {
         self.metrics.rotation("revoked");
         let serials = [revoked.serial.clone()];
         self.agents.revoke(name, &serials).await;
-        self.lists.poke();
+        self.publish(name, &revoked).await;
         self.changes.changed(name.clone());
         self.poke.poke();
         tracing::warn!(destination = %name, version, serial = revoked.serial, "client certificate revoked");
         let stops = self.stops(name, &revoked.serial).await?;
         Ok((revoked, stops))
+    }
+
+    /// The answer of a revocation means that the list says it, if it can be signed now.
+    async fn publish(&self, name: &DestinationName, revoked: &ClientCertificate) {
+        let owner = match revoked.trust_model {
+            TrustModel::Dedicated => AuthorityOwner::Account(name.account_name()),
+            TrustModel::Shared => AuthorityOwner::Shared,
+            TrustModel::Customer => return,
+        };
+        if let Some(generation) = revoked.issuer_generation
+            && let Err(error) = self.lists.sign_now(&owner, generation).await
+        {
+            tracing::warn!(authority = %owner, generation, %error, "revocation list not signed; trying again");
+        }
     }
 
     /// Which agents were told to stop using a certificate, and which have.
@@ -128,7 +138,9 @@ impl Rotations {
     ) -> Result<ClientCertificate, OperationError> {
         let view = self.customers(name).await?;
         let request = view.request;
-        let held = request.iter().filter_map(|open| ca::request_key(&open.request));
+        let held = request
+            .iter()
+            .filter_map(|open| ca::request_key(&open.request));
         let held: Vec<[u8; 32]> = held.collect();
         let now = self.clock.now();
         let uploaded = ca::check_upload(pem, &held, now)?;
@@ -154,7 +166,9 @@ impl Rotations {
             revoked_at: None,
         };
         let version = certificate.version;
-        self.store.upload_certificate(name, certificate, now).await?;
+        self.store
+            .upload_certificate(name, certificate, now)
+            .await?;
         self.changes.changed(name.clone());
         self.carry_on(name).await?;
         self.poke.poke();
@@ -196,10 +210,4 @@ impl Rotations {
         }
         Ok(probed)
     }
-}
-
-/// The chain that a server presented, in words: subject, issuer and end of each certificate.
-pub fn server_chain(probed: &Probed) -> Vec<tls::CertificateFacts> {
-    let chain = probed.report.server_chain.iter();
-    chain.filter_map(|der| tls::certificate_facts(der)).collect()
 }

@@ -25,6 +25,7 @@ use crate::{
     alerts::Alerts,
     bundles::BundleError,
     ca::CaError,
+    crl::RevocationLists,
     issuing::Issuing,
     metrics::Metrics,
     model::{
@@ -74,8 +75,8 @@ pub struct Rotations {
     pub holds: Arc<Holds>,
     /// Told when something is due.
     pub poke: Arc<Poke>,
-    /// Told when revocation lists change.
-    pub lists: Arc<Poke>,
+    /// Signs revocation lists.
+    pub lists: RevocationLists,
     /// When things are due.
     pub policy: Policy,
     /// Counts.
@@ -213,7 +214,7 @@ impl Rotations {
             let serials = [gone.serial.clone()];
             self.agents.revoke(&view.destination.name, &serials).await;
         }
-        self.lists.poke();
+        self.lists.due.poke();
         Ok(())
     }
 
@@ -325,12 +326,13 @@ impl Reconciler {
                 }
             };
             let stop = shutdown.clone();
-            self.tasks.spawn("rotation worker", OnFailure::StopProcess, async move {
-                tokio::select! {
-                    () = stop.cancelled() => Ok(()),
-                    ended = work => ended,
-                }
-            });
+            self.tasks
+                .spawn("rotation worker", OnFailure::StopProcess, async move {
+                    tokio::select! {
+                        () = stop.cancelled() => Ok(()),
+                        ended = work => ended,
+                    }
+                });
         }
         while !shutdown.is_cancelled() {
             let pause = match self.find(&queue, &at_work).await {
@@ -342,7 +344,7 @@ impl Reconciler {
             };
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = self.rotations.poke.poked() => {}
+                () = self.rotations.poke.wait() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -62,10 +62,7 @@ pub(super) fn verdicts(
     };
     let worth = worth.map(|(held_up, _)| held_up);
     vec![
-        verdict(
-            AlertCause::RotationHeldUp,
-            worth.filter(|it| !upload(*it)),
-        ),
+        verdict(AlertCause::RotationHeldUp, worth.filter(|it| !upload(*it))),
         verdict(
             AlertCause::ClientCertificateNeeded,
             worth.filter(|it| upload(*it)),
@@ -74,12 +71,7 @@ pub(super) fn verdicts(
 }
 
 /// A refusal and a request are for people at once; the rest often passes by itself.
-fn patience_is_over(
-    held_up: HeldUp,
-    since: Timestamp,
-    policy: &Policy,
-    now: Timestamp,
-) -> bool {
+fn patience_is_over(held_up: HeldUp, since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
     match held_up {
         HeldUp::Refused(_) | HeldUp::UploadNeeded => true,
         _ => since.plus(policy.patience) <= now,

@@ -10,7 +10,8 @@ use countersign_shared::{
 use super::Result;
 use crate::model::{
     Authority, AuthorityOwner, AuthorityState, ClientCertificate, Destination, DestinationKey,
-    DestinationTrust, GenerationUse, Page, RevocationReason, RotationChange, RotationView, Stop, TrustState,
+    DestinationTrust, GenerationUse, Page, RevocationReason, RotationChange, RotationView, Stop,
+    TrustState,
 };
 
 /// How client certificates and authorities are being replaced.

@@ -155,7 +155,10 @@ pub(super) async fn submission(store: &impl Store) {
         matches!(kept, Err(StoreError::Precondition(_))),
         "deliveries are waiting"
     );
-    store.delete_destination(&name, None, true, at(9)).await.unwrap();
+    store
+        .delete_destination(&name, None, true, at(9))
+        .await
+        .unwrap();
     assert!(matches!(
         store.delivery(&account(), accepted.id).await,
         Err(StoreError::NotFound(_))

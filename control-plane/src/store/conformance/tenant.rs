@@ -58,7 +58,10 @@ pub(super) async fn accounts(store: &impl Store) {
     assert!(!rest.more && rest.items.len() == 1);
 
     let gamma = AccountName::from(id("gamma"));
-    store.delete_account(&gamma, None, false, at(9)).await.unwrap();
+    store
+        .delete_account(&gamma, None, false, at(9))
+        .await
+        .unwrap();
     assert!(matches!(
         store.account(&gamma).await,
         Err(StoreError::NotFound(_))
@@ -160,7 +163,10 @@ pub(super) async fn destinations(store: &impl Store) {
         .create_destination(new_destination(&gone, request("d2", "a")))
         .await
         .unwrap();
-    store.delete_destination(&gone, None, false, at(9)).await.unwrap();
+    store
+        .delete_destination(&gone, None, false, at(9))
+        .await
+        .unwrap();
     assert!(matches!(
         store.destination(&gone).await,
         Err(StoreError::NotFound(_))

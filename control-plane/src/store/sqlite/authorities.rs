@@ -9,8 +9,8 @@ use rusqlite::{Connection, Row, params};
 use super::{
     certificates,
     revocations::insert_revocation,
-    rows::{Column, all, execute, get, get_optional, limit, one, page},
     rotations,
+    rows::{Column, all, execute, get, get_optional, limit, one, page},
 };
 use crate::{
     model::{
@@ -143,7 +143,8 @@ pub(super) fn revoke(
     let columns = "c.*, d.key AS destination_key, d.id AS destination_id, a.id AS account_id";
     let (query, account) = signed_by(owner, columns);
     let found = all(connection, &query, params![generation, account], |row| {
-        let name = DestinationName::new(&get::<Id>(row, "account_id")?, &get(row, "destination_id")?);
+        let name =
+            DestinationName::new(&get::<Id>(row, "account_id")?, &get(row, "destination_id")?);
         let key: i64 = row.get("destination_key")?;
         Ok((name, key, certificates::certificate(row)?))
     })?;

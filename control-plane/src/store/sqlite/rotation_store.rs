@@ -16,7 +16,8 @@ use super::{
 use crate::{
     model::{
         Authority, AuthorityOwner, ClientCertificate, Destination, DestinationKey,
-        DestinationTrust, GenerationUse, Page, RevocationReason, RotationChange, RotationView, Stop, TrustState,
+        DestinationTrust, GenerationUse, Page, RevocationReason, RotationChange, RotationView,
+        Stop, TrustState,
     },
     store::{AuthorityChange, Result, RotationStore},
 };

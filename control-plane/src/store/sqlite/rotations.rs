@@ -12,8 +12,8 @@ use super::{
 use crate::{
     model::{
         AuthorityOwner, CertificateRequest, ClientCertificate, ClientCertificateState as State,
-        Destination, DestinationKey, HeldUp, ProbeNote, Refusal, Rotation, RotationChange,
-        RotationStep, RotationView, Sealed, TrustModel,
+        Destination, DestinationKey, HeldUp, ProbeNote, Refusal, RevocationReason, Rotation,
+        RotationChange, RotationStep, RotationView, Sealed, TrustModel,
     },
     store::{Result, StoreError},
 };
@@ -298,11 +298,7 @@ fn retire(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Re
     let ours = certificate.trust_model != TrustModel::Customer;
     let update = "UPDATE client_certificates SET state = 'RETIRED',
                   revoked_at = CASE WHEN ?1 THEN ?2 END WHERE destination = ?3 AND version = ?4";
-    execute(
-        connection,
-        update,
-        params![ours, Column(now), key, version],
-    )?;
+    execute(connection, update, params![ours, Column(now), key, version])?;
     if ours {
         let reason = RevocationReason::Superseded;
         authorities::note_revocation(connection, key, &certificate, reason, now)?;
@@ -432,11 +428,7 @@ pub(super) fn revoke(
     let update = "UPDATE rotations SET asked = CASE WHEN ?1 THEN 1 ELSE asked END,
                   next_look_at = ?2, epoch = epoch + 1 WHERE destination = ?3";
     let was_presented = certificate.state == State::Active;
-    execute(
-        connection,
-        update,
-        params![was_presented, Column(now), key],
-    )?;
+    execute(connection, update, params![was_presented, Column(now), key])?;
     read()
 }
 

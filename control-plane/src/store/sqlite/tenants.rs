@@ -10,12 +10,12 @@ use countersign_shared::{
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, certificates, installation,
+    SqliteStore, certificates, installation, rotations,
     rows::{
         Column, account_key, all, destination_keys, execute, get, get_optional, limit, one, page,
         signed,
     },
-    rotations, secrets,
+    secrets,
 };
 use crate::{
     model::{
@@ -459,7 +459,10 @@ pub(super) fn destinations_where(condition: &str) -> String {
     )
 }
 
-pub(super) fn read_destination(connection: &Connection, name: &DestinationName) -> Result<Destination> {
+pub(super) fn read_destination(
+    connection: &Connection,
+    name: &DestinationName,
+) -> Result<Destination> {
     let query = destinations_where("a.id = ? AND d.id = ?");
     one(
         connection,
