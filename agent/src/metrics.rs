@@ -33,19 +33,31 @@ pub struct Metrics {
     pub connected: Gauge,
     /// Sessions that ended, and tries that led to none.
     pub reconnects: Counter,
+    /// Attempts that ended with the certificate before, because the active one is refused, expired or
+    /// revoked.
+    pub fallbacks: Counter,
+    /// Probes: what was presented was taken, or not.
+    pub probes_accepted: Counter,
+    /// See `probes_accepted`.
+    pub probes_not_accepted: Counter,
+    /// Serial numbers that the control plane has revoked.
+    pub certificates_revoked: Counter,
+    /// Connections that were closed because their certificate was revoked.
+    pub connections_pulled_down: Counter,
     identity_expiry: Gauge,
 }
 
-type ClassLabel = Vec<(&'static str, &'static str)>;
+type Label = Vec<(&'static str, &'static str)>;
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("countersign_agent");
-        let family = Family::<ClassLabel, Counter>::default();
+        let family = Family::<Label, Counter>::default();
         let attempts = FailureClass::ALL
             .iter()
             .map(|class| family.get_or_create_owned(&vec![("class", class.as_str())]))
             .collect();
+        let probes = Family::<Label, Counter>::default();
         let metrics = Self {
             attempts,
             attempt_seconds: Histogram::new(DURATION_BUCKETS),
@@ -55,6 +67,11 @@ impl Default for Metrics {
             journal_entries: Gauge::default(),
             connected: Gauge::default(),
             reconnects: Counter::default(),
+            fallbacks: Counter::default(),
+            probes_accepted: probes.get_or_create_owned(&vec![("accepted", "true")]),
+            probes_not_accepted: probes.get_or_create_owned(&vec![("accepted", "false")]),
+            certificates_revoked: Counter::default(),
+            connections_pulled_down: Counter::default(),
             identity_expiry: Gauge::default(),
             registry: Registry::default(),
         };
@@ -93,6 +110,26 @@ impl Default for Metrics {
             "reconnects",
             "Sessions that ended and connections that failed",
             metrics.reconnects.clone(),
+        );
+        registry.register(
+            "fallbacks",
+            "Attempts that ended with the client certificate before the active one",
+            metrics.fallbacks.clone(),
+        );
+        registry.register(
+            "probes",
+            "Probes, by whether the receiver took what was presented",
+            probes,
+        );
+        registry.register(
+            "certificates_revoked",
+            "Serial numbers that the control plane has revoked",
+            metrics.certificates_revoked.clone(),
+        );
+        registry.register(
+            "connections_pulled_down",
+            "Connections that were closed because their certificate was revoked",
+            metrics.connections_pulled_down.clone(),
         );
         registry.register(
             "identity_expiry_timestamp_seconds",

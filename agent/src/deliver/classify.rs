@@ -16,7 +16,7 @@ use super::{
 };
 use crate::egress::Denied;
 
-/// What an attempt ended in.
+/// What an attempt or a probe ended in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) class: FailureClass,
@@ -33,6 +33,9 @@ pub(super) fn classify(facts: Facts<'_>) -> Verdict {
     match facts.ending {
         Ending::OwnCertificateExpired => {
             verdict(Class::ClientCertificateExpired, detail::OWN_EXPIRED)
+        }
+        Ending::OwnCertificateRevoked => {
+            verdict(Class::ClientCertificateRevoked, detail::OWN_REVOKED)
         }
         Ending::NoAddress => plain(Class::DnsFailure),
         Ending::Denied(Denied::ByAgent) => verdict(Class::EgressDenied, detail::DENIED_BY_AGENT),

@@ -1,11 +1,11 @@
 //! The HTTP client of one (client certificate, server trust, TLS policy): a pool of connections that
-//! outlives the bundles that use it.
+//! outlives the bundles that use it. And, for a probe, a client of one connection beside it.
 
 use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{
-    bundle::{Bundle, Credential, MinimumTls},
-    outcome::PresentedCertificate,
+    bundle::{Bundle, MinimumTls},
+    probe::ProbePresentation,
     time::Clock,
     tls,
 };
@@ -18,16 +18,16 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{
-    connector::{ConnectPolicy, Connector},
+    connector::{self, ConnectPolicy, Connector},
+    credential::Certified,
     dial::Dialler,
-    distinguished_name::issuer,
     prepare_error::PrepareError,
     progress::Payload,
     resolver::Resolver,
     sessions::Sessions,
+    standing::Standing,
     verifier::Verifier,
 };
 use crate::metrics::Metrics;
@@ -42,49 +42,113 @@ const MAX_HEAD: usize = 64 * 1024;
 /// A connection of HTTP/2 that answers no ping for so long is given up.
 const PING: Duration = Duration::from_secs(20);
 
-/// The client of a bundle.
-pub(super) type Client = legacy::Client<Connector, Payload>;
+/// The HTTP client.
+pub(super) type Http = legacy::Client<Connector, Payload>;
 
-/// Builds the client that `bundle` needs to present `credential`.
-///
-/// # Errors
-/// [`PrepareError`]: certificate and key, or the trust, are not usable.
-pub(super) fn build(
-    bundle: &Bundle,
-    credential: &Credential,
-    presented: PresentedCertificate,
-    dialler: Dialler,
+/// A client that presents one certificate.
+pub(super) struct Client {
+    pub(super) http: Http,
+    certified: Certified,
+    parts: connector::Parts,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-) -> Result<Client, PrepareError> {
-    let resolver = Resolver {
-        certified: Arc::new(certified_key(credential)?),
-        presented,
-        issuers: issuers(&credential.chain),
-    };
-    let mut config = ClientConfig::builder_with_provider(tls::provider())
-        .with_protocol_versions(versions(bundle.minimum_tls))
-        .map_err(|_| PrepareError::Tls)?
-        .dangerous() // no less strict than rustls' own verifier, which it wraps
-        .with_custom_certificate_verifier(Arc::new(Verifier::new(&bundle.server_cas)?))
-        .with_client_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let sessions = Sessions::new(clock);
-    let policy = ConnectPolicy {
-        enforcement: bundle.mtls_enforcement,
-        allowed_ranges: bundle.allowed_ranges.clone(),
-    };
-    let connector = Connector::new(dialler, config, sessions, policy, metrics);
-    Ok(legacy::Client::builder(TokioExecutor::new())
+}
+
+impl Client {
+    /// Builds the client that `bundle` needs to present `certified`.
+    ///
+    /// # Errors
+    /// [`PrepareError`]: the trust is not usable.
+    pub(super) fn build(
+        bundle: &Bundle,
+        certified: Certified,
+        standing: Arc<Standing>,
+        dialler: Dialler,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, PrepareError> {
+        let resolver = resolver(&certified, Some(Arc::clone(&certified.key)));
+        let mut config = ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(versions(bundle.minimum_tls))
+            .map_err(|_| PrepareError::Tls)?
+            .dangerous() // no less strict than rustls' own verifier, which it wraps
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(&bundle.server_cas)?))
+            .with_client_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let parts = connector::Parts {
+            dialler,
+            config,
+            sessions: Arc::new(Sessions::new(Arc::clone(&clock))),
+            policy: ConnectPolicy {
+                enforcement: bundle.mtls_enforcement,
+                allowed_ranges: bundle.allowed_ranges.clone(),
+            },
+            standing,
+            keeps_chain: false,
+            metrics,
+        };
+        Ok(Self {
+            http: http(parts.clone(), MAX_IDLE),
+            certified,
+            parts,
+            clock,
+        })
+    }
+
+    /// A client for one request over a connection of its own, never resumed and never kept, that
+    /// presents what a probe is to present; and the standing that its connection hangs on.
+    pub(super) fn for_one_probe(&self, presentation: ProbePresentation) -> (Http, Arc<Standing>) {
+        let key = match presentation {
+            ProbePresentation::Chain => Some(Arc::clone(&self.certified.key)),
+            ProbePresentation::LeafOnly => Some(Arc::new(leaf_only(&self.certified.key))),
+            ProbePresentation::Nothing => None,
+        };
+        let mut parts = self.parts.clone();
+        if key.is_none() {
+            // What presents no certificate does not depend on one.
+            parts.standing = Arc::default();
+        }
+        parts.config.client_auth_cert_resolver = Arc::new(resolver(&self.certified, key));
+        parts.sessions = Arc::new(Sessions::new(Arc::clone(&self.clock)));
+        parts.keeps_chain = true;
+        let standing = Arc::clone(&parts.standing);
+        (http(parts, 0), standing)
+    }
+
+    /// Whether the certificate may be used.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.parts.standing
+    }
+
+    /// Forgets the sessions that could be resumed.
+    pub(super) fn forget_sessions(&self) {
+        self.parts.sessions.forget();
+    }
+}
+
+fn http(parts: connector::Parts, max_idle: usize) -> Http {
+    legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_max_idle_per_host(max_idle)
         .http1_max_buf_size(MAX_HEAD)
         .http2_max_header_list_size(MAX_HEAD as u32)
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING)
-        .build(connector))
+        .build(Connector::new(parts))
+}
+
+fn resolver(certified: &Certified, key: Option<Arc<CertifiedKey>>) -> Resolver {
+    Resolver {
+        certified: key,
+        presented: certified.presented.clone(),
+        issuers: certified.issuers.clone(),
+    }
+}
+
+fn leaf_only(key: &CertifiedKey) -> CertifiedKey {
+    let leaf = key.cert.first().cloned();
+    CertifiedKey::new(leaf.into_iter().collect(), Arc::clone(&key.key))
 }
 
 fn versions(minimum: MinimumTls) -> &'static [&'static SupportedProtocolVersion] {
@@ -96,18 +160,11 @@ fn versions(minimum: MinimumTls) -> &'static [&'static SupportedProtocolVersion]
     }
 }
 
-fn issuers(chain: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
-    chain.iter().filter_map(|it| issuer(it)).collect()
-}
-
-fn certified_key(credential: &Credential) -> Result<CertifiedKey, PrepareError> {
-    let key = PrivatePkcs8KeyDer::from(credential.private_key.expose());
-    let key = PrivateKeyDer::Pkcs8(key);
-    let signing = tls::provider()
-        .key_provider
-        .load_private_key(key.clone_key())
-        .map_err(|_| PrepareError::Key)?;
-    let certified = CertifiedKey::new(credential.chain.clone(), signing);
-    certified.keys_match().map_err(|_| PrepareError::OtherKey)?;
-    Ok(certified)
+/// Without the key.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("presents", &self.certified.presented)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,30 +1,33 @@
-//! The cache of clients: bundles that need the same certificate, trust and policies share one, above
-//! all a destination's next bundle that changes neither. A client goes when no bundle uses it.
+//! The cache of clients: bundles of a destination that need the same certificate, trust and policies
+//! share one, so that a candidate that becomes active, and an active certificate that becomes the
+//! fallback, keep their connections. A client goes when no bundle uses it, and is stopped when its
+//! certificate is revoked.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use countersign_shared::{
     address_range::AddressRange,
-    bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement},
+    bundle::{Bundle, MinimumTls, MtlsEnforcement},
     digest::sha256,
-    outcome::PresentedCertificate,
+    name::DestinationName,
     time::Clock,
 };
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    client::{Client, build},
-    dial::Dialler,
-    prepare_error::PrepareError,
+    client::Client, credential::Certified, dial::Dialler, handshake::Handshake,
+    prepare_error::PrepareError, standing::Standings,
 };
 use crate::metrics::Metrics;
 
 /// What makes two bundles need the same client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
+    /// A certificate is revoked for one destination.
+    destination: DestinationName,
     chain: [u8; 32],
     version: u32,
     trust: [u8; 32],
@@ -38,6 +41,7 @@ struct Key {
 #[derive(Debug)]
 pub struct Clients {
     cache: Mutex<HashMap<Key, Weak<Client>>>,
+    standings: Standings,
     dialler: Dialler,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -48,40 +52,80 @@ impl Clients {
     pub fn new(dialler: Dialler, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
             cache: Mutex::default(),
+            standings: Standings::default(),
             dialler,
             clock,
             metrics,
         }
     }
 
-    /// The client for `bundle` that presents `credential`: one that is in use, or a new one.
+    /// The client for `bundle` that presents `certified`: one that is in use, or a new one.
     pub(super) fn get(
         &self,
         bundle: &Bundle,
-        credential: &Credential,
-        presented: PresentedCertificate,
+        certified: Certified,
     ) -> Result<Arc<Client>, PrepareError> {
         let key = Key {
-            chain: digest(&credential.chain),
-            version: presented.version,
+            destination: bundle.destination.clone(),
+            chain: digest(&certified.key.cert),
+            version: certified.presented.version,
             trust: digest(&bundle.server_cas),
             minimum_tls: bundle.minimum_tls,
             enforcement: bundle.mtls_enforcement,
             allowed_ranges: bundle.allowed_ranges.clone(),
         };
-        // A client that is only half made is never in the map.
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.lock();
         if let Some(client) = cache.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
+        let serial = &certified.presented.serial;
+        let standing = self.standings.of(&bundle.destination, serial);
         let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
         let dialler = self.dialler.clone();
-        let client = Arc::new(build(
-            bundle, credential, presented, dialler, clock, metrics,
-        )?);
+        let client = Client::build(bundle, certified, standing, dialler, clock, metrics)?;
+        let client = Arc::new(client);
         cache.retain(|_, client| client.strong_count() > 0);
         cache.insert(key, Arc::downgrade(&client));
         Ok(client)
+    }
+
+    /// Stops all use of the certificates of `destination` with these serial numbers (lower-case
+    /// hexadecimal), now and in bundles to come: connections are pulled down, busy or not, sessions
+    /// are forgotten, and nothing is dialled with them any more.
+    pub fn revoke(&self, destination: &DestinationName, serials: &[String]) -> Stopped {
+        let connections = self.standings.revoke(destination, serials);
+        let clients: Vec<Arc<Client>> = self.lock().values().filter_map(Weak::upgrade).collect();
+        for client in clients.iter().filter(|it| it.standing().is_revoked()) {
+            client.forget_sessions();
+        }
+        let (serials, closed) = (serials.len() as u64, connections.len() as u64);
+        self.metrics.certificates_revoked.inc_by(serials);
+        self.metrics.connections_pulled_down.inc_by(closed);
+        Stopped(connections)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<Client>>> {
+        // A client that is only half made is never in the map.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connections that were pulled down.
+#[derive(Debug)]
+#[must_use = "they have ended when `ended` returns"]
+pub struct Stopped(Vec<Arc<Handshake>>);
+
+impl Stopped {
+    /// How many there were, those that were being opened included.
+    pub fn connections(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits until the last is closed: nothing goes over them after that.
+    pub async fn ended(self) {
+        for connection in self.0 {
+            connection.closed().await;
+        }
     }
 }
 

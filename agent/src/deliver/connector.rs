@@ -1,6 +1,7 @@
 //! One connection to a receiver: dial, TLS handshake, and the handshake's record with it. What goes
 //! wrong is a typed error. A receiver that must ask for the client certificate and does not is
-//! refused here, before there is a connection that a payload could go over.
+//! refused here, before there is a connection that a payload could go over. With a certificate that
+//! is revoked nothing is dialled.
 
 use std::{
     future::Future,
@@ -26,9 +27,10 @@ use super::{
     alert::{alert_in, tls_error},
     dial::{DialFailure, Dialler},
     facts::{TlsFailure, tls_failure},
-    handshake::{CURRENT, Handshake},
+    handshake::{CURRENT, End, Handshake},
     progress::{ATTEMPT, Progress, Step},
     sessions::{Sessions, View},
+    standing::{Revoked, Standing},
     stream::Stream,
 };
 use crate::metrics::Metrics;
@@ -38,15 +40,24 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Connects one client to its receivers.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Shared>);
+pub(super) struct Connector(Arc<Parts>);
 
-struct Shared {
-    dialler: Dialler,
-    config: ClientConfig,
-    sessions: Arc<Sessions>,
-    policy: ConnectPolicy,
-    metrics: Arc<Metrics>,
+/// What a connector works with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) dialler: Dialler,
+    /// Whom to trust and what to present; its session store is replaced by `sessions`.
+    pub(super) config: ClientConfig,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) policy: ConnectPolicy,
+    /// Of the certificate that is presented.
+    pub(super) standing: Arc<Standing>,
+    /// The handshakes keep the chain that the server presents.
+    pub(super) keeps_chain: bool,
+    pub(super) metrics: Arc<Metrics>,
 }
+
+type Connected = TokioIo<Stream<TlsStream<TcpStream>>>;
 
 /// What a destination demands of its connections, beyond TLS.
 #[derive(Debug, Clone)]
@@ -68,6 +79,8 @@ pub(super) enum ConnectFailure {
     Tls(TlsFailure),
     /// The receiver did not ask for the client certificate, and must.
     NotEnforced,
+    /// The client certificate is revoked.
+    Revoked,
 }
 
 /// Why there is no connection, and what was seen until then.
@@ -79,60 +92,63 @@ pub(super) struct ConnectError {
 }
 
 impl Connector {
-    /// `config` decides whom to trust and what to present; its session store is replaced by
-    /// `sessions`.
-    pub(super) fn new(
-        dialler: Dialler,
-        config: ClientConfig,
-        sessions: Sessions,
-        policy: ConnectPolicy,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self(Arc::new(Shared {
-            dialler,
-            config,
-            sessions: Arc::new(sessions),
-            policy,
-            metrics,
-        }))
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
     }
 }
 
-impl Shared {
+impl Parts {
     async fn connect(
         self: Arc<Self>,
         uri: Uri,
         progress: Option<Arc<Progress>>,
-    ) -> Result<TokioIo<Stream<TlsStream<TcpStream>>>, ConnectError> {
-        let handshake = Arc::new(Handshake::default());
+    ) -> Result<Connected, ConnectError> {
+        let handshake = Arc::new(if self.keeps_chain {
+            Handshake::keeping_chain()
+        } else {
+            Handshake::default()
+        });
+        let end = End(Arc::clone(&handshake));
+        let connected = match self.standing.open(&handshake) {
+            Err(Revoked) => Err(ConnectFailure::Revoked),
+            Ok(()) => tokio::select! {
+                biased;
+                () = handshake.cord().pulled() => Err(ConnectFailure::Revoked),
+                connected = self.open(&uri, progress.as_deref(), end) => connected,
+            },
+        };
+        connected.map_err(|failure| ConnectError { failure, handshake })
+    }
+
+    async fn open(
+        &self,
+        uri: &Uri,
+        progress: Option<&Progress>,
+        end: End,
+    ) -> Result<Connected, ConnectFailure> {
+        let handshake = &end.0;
         let reached = |step| {
-            if let Some(progress) = &progress {
-                progress.reached(step, &handshake);
+            if let Some(progress) = progress {
+                progress.reached(step, handshake);
             }
         };
-        let failed = |failure| ConnectError {
-            failure,
-            handshake: Arc::clone(&handshake),
-        };
         reached(Step::Dialling);
-        let (host, port) = host_and_port(&uri);
-        let Ok(name) = ServerName::try_from(host.to_owned()) else {
-            return Err(failed(ConnectFailure::Dial(DialFailure::NoAddress)));
-        };
+        let (host, port) = host_and_port(uri);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| ConnectFailure::Dial(DialFailure::NoAddress))?;
         let ranges = &self.policy.allowed_ranges;
         let dialled = self.dialler.dial(host, port, ranges).await;
-        let dialled = dialled.map_err(|failure| failed(ConnectFailure::Dial(failure)))?;
+        let dialled = dialled.map_err(ConnectFailure::Dial)?;
         handshake.connected(dialled.peer.to_string(), dialled.resolve, dialled.connect);
         reached(Step::ShakingHands);
-        let stream = self.shake_hands(name, dialled.stream, &handshake).await;
-        let stream = stream.map_err(&failed)?;
+        let stream = self.shake_hands(name, dialled.stream, handshake).await?;
         self.metrics.connections_opened.inc();
         if self.policy.enforcement == MtlsEnforcement::Refuse && !handshake.was_requested() {
-            return Err(failed(ConnectFailure::NotEnforced));
+            return Err(ConnectFailure::NotEnforced);
         }
         reached(Step::Ready);
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(TokioIo::new(Stream::new(stream, h2, handshake)))
+        Ok(TokioIo::new(Stream::new(stream, h2, end, abort)))
     }
 
     async fn shake_hands(
@@ -176,6 +192,12 @@ impl Shared {
     }
 }
 
+/// Makes closing drop what is not sent yet, where the operating system can.
+fn abort(stream: &TlsStream<TcpStream>) {
+    // One that can't sends the rest of what it has, which is encrypted and was meant for the receiver.
+    let _ = stream.get_ref().0.set_zero_linger();
+}
+
 /// The host without the brackets of an IPv6 address, and the port.
 fn host_and_port(uri: &Uri) -> (&str, u16) {
     let host = uri.host().unwrap_or_default();
@@ -184,7 +206,7 @@ fn host_and_port(uri: &Uri) -> (&str, u16) {
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream<TlsStream<TcpStream>>>;
+    type Response = Connected;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

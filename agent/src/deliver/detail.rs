@@ -3,6 +3,15 @@
 pub(super) const NONE: &str = "";
 pub(super) const OWN_EXPIRED: &str =
     "The agent's copy of the client certificate has expired; nothing was sent.";
+pub(super) const OWN_REVOKED: &str = "The control plane has revoked the client certificate: the agent closed its connections and \
+     presents it no more. A request that was under way may have been received.";
+pub(super) const NO_SUCH_CERTIFICATE: &str =
+    "The agent does not hold this version of the client certificate.";
+pub(super) const NO_BUNDLE: &str = "The agent has no usable bundle for the destination.";
+pub(super) const TOO_MANY_PROBES: &str =
+    "The agent has as many probes in hand as it takes at once; try again later.";
+pub(super) const NO_CERTIFICATE_DENIED: &str = "No certificate was presented, and the receiver answered that access is denied: it may check \
+     the certificate in the application.";
 pub(super) const RECEIVER_SAYS_EXPIRED: &str = "The certificate is within its validity by the agent's clock: the receiver's clock may be \
      wrong, or its revocation list stale.";
 pub(super) const BAD_CERTIFICATE: &str = "The alert does not say why: usually the receiver does not have the trust anchor, or takes the \

@@ -56,6 +56,9 @@ impl Validity {
 pub(super) enum Ending {
     /// Our own certificate has expired; nothing was tried.
     OwnCertificateExpired,
+    /// The control plane has revoked our own certificate: nothing was tried, or what was under way
+    /// was cut off.
+    OwnCertificateRevoked,
     /// The host has no address.
     NoAddress,
     /// The host has addresses, and none that the agent may connect to.

@@ -2,10 +2,13 @@
 //! verifier, the resolver and the session store write into the one that is current while the
 //! handshake is driven, and the stream adds the alert that may come later.
 //!
+//! It also is how a connection is pulled down from outside, and how its end is known.
+//!
 //! Verifier and resolver are shared by all connections of a client (rustls resumes a session only
 //! where both are the very same objects), so they find "their" handshake as a task-local.
 
 use std::{
+    iter,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,13 +21,14 @@ use countersign_shared::{
         Alert, AttemptTimings, HandshakeRecord, MAX_ACCEPTABLE_CA_NAMES, PresentedCertificate,
         ServerCertificate,
     },
+    probe::MAX_SERVER_CHAIN,
     tls,
 };
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
-use super::distinguished_name;
+use super::{cord::Cord, distinguished_name};
 
 tokio::task_local! {
     /// The handshake that is being driven.
@@ -40,6 +44,7 @@ pub(super) struct Handshake {
     /// certificate.
     ticket: AtomicBool,
     uses: AtomicU64,
+    cord: Cord,
     closed: CancellationToken,
 }
 
@@ -53,6 +58,8 @@ struct Seen {
     /// Whether the server named an authority of our chain; `None` when it named none.
     issuer_named: Option<bool>,
     timings: ConnectTimings,
+    /// What the server presented, leaf first, where somebody wants it.
+    chain: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// How long each part of connecting took.
@@ -74,6 +81,13 @@ pub(super) struct SessionFacts {
 }
 
 impl Handshake {
+    /// One that keeps the chain that the server presents.
+    pub(super) fn keeping_chain() -> Self {
+        let handshake = Self::default();
+        handshake.seen().chain = Some(Vec::new());
+        handshake
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // Each change is a single assignment; a panic can't leave half of one.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,10 +113,25 @@ impl Handshake {
     }
 
     /// The server presented its certificate, good or not.
-    pub(super) fn server_presented(&self, certificate: &CertificateDer<'_>) {
+    pub(super) fn server_presented(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) {
         let mut seen = self.seen();
         seen.full = true;
         seen.record.server = server_certificate(certificate);
+        if let Some(chain) = &mut seen.chain {
+            let presented = iter::once(certificate).chain(intermediates);
+            let kept = presented.take(MAX_SERVER_CHAIN);
+            *chain = kept.map(|it| it.clone().into_owned()).collect();
+        }
+    }
+
+    /// What the server presented, leaf first, at most [`MAX_SERVER_CHAIN`]; empty where it was not
+    /// kept.
+    pub(super) fn server_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.seen().chain.clone().unwrap_or_default()
     }
 
     /// A session of an earlier handshake is offered to the server.
@@ -196,9 +225,19 @@ impl Handshake {
         self.seen().issuer_named
     }
 
+    /// The cord by which the connection is pulled down.
+    pub(super) fn cord(&self) -> &Cord {
+        &self.cord
+    }
+
     /// The connection is no more.
     pub(super) fn close(&self) {
         self.closed.cancel();
+    }
+
+    /// Whether the connection is no more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
     }
 
     /// Waits until the connection is no more.
@@ -226,6 +265,17 @@ impl Handshake {
             handshake,
         } = self.seen().timings;
         (timings.resolve, timings.connect, timings.handshake) = (resolve, connect, handshake);
+    }
+}
+
+/// Says that the connection is no more when it is dropped: held by whoever opens it, and then by its
+/// stream.
+#[derive(Debug)]
+pub(super) struct End(pub(super) Arc<Handshake>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

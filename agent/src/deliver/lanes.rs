@@ -201,6 +201,9 @@ impl Shared {
         {
             metrics.connections_reused.inc();
         }
+        if outcome.refused.is_some() {
+            metrics.fallbacks.inc();
+        }
         log(&job, &outcome);
         if !bundle.is_active() && proves_bundle(&outcome) {
             self.tell_active(&bundle);
@@ -224,16 +227,22 @@ fn log(job: &LeasedJob, outcome: &Outcome) {
     if outcome.class == FailureClass::Delivered {
         tracing::debug!(
             destination = %job.destination, delivery = %job.lease.delivery,
-            status = outcome.http_status, "delivered"
+            status = outcome.http_status, instead_of = instead_of(outcome), "delivered"
         );
     } else {
         tracing::info!(
             class = %outcome.class, destination = %job.destination,
             delivery = %job.lease.delivery, attempt = job.attempt_number,
             status = outcome.http_status, detail = %outcome.detail,
-            resolution = outcome.class.resolution(), "attempt failed"
+            resolution = outcome.class.resolution(), instead_of = instead_of(outcome),
+            "attempt failed"
         );
     }
+}
+
+/// The version of the client certificate that another one was presented for.
+fn instead_of(outcome: &Outcome) -> Option<u32> {
+    outcome.refused.as_ref().map(|it| it.version)
 }
 
 /// Works on one lane until it is empty.

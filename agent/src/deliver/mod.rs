@@ -2,21 +2,28 @@
 //! know their handshake.
 //!
 //! Downwards: `lanes` queue the jobs of each destination and run its attempts; `attempt` is one of
-//! them, from `sign` to `classify`; `prepared` is a bundle ready for use with its `client` from the
-//! cache in `clients`; a client's `connector` dials, shakes hands and records both in a
-//! `handshake`, with the help of `verifier`, `resolver`, `sessions` and `stream`. `dial` judges every
-//! address that `lookup` finds before it connects to it, directly or by a `tunnel`.
+//! them, from `sign` to `classify`, with the certificates that `choice` decides on; `probe` asks a
+//! receiver what it thinks of one; both send by `exchange`. `prepared` is a bundle ready for use, each
+//! `credential` in it with its `client` from the cache in `clients`; a client's `connector` dials,
+//! shakes hands and records both in a `handshake`, with the help of `verifier`, `resolver`,
+//! `sessions` and `stream`. `standing` is whether a certificate may be used at all; when it is
+//! revoked, the `cord` of each of its connections is pulled. `dial` judges every address that
+//! `lookup` finds before it connects to it, directly or by a `tunnel`.
 
 mod alert;
 mod attempt;
+mod choice;
 mod classify;
 mod client;
 mod clients;
 mod closed;
 mod connector;
+mod cord;
+mod credential;
 mod detail;
 mod dial;
 mod distinguished_name;
+mod exchange;
 mod facts;
 mod handshake;
 mod in_hand;
@@ -31,15 +38,16 @@ mod response;
 mod retry_after;
 mod sessions;
 mod sign;
+mod standing;
 mod stream;
 mod tunnel;
 mod verifier;
 
 pub use self::{
-    clients::Clients,
+    clients::{Clients, Stopped},
     dial::Dialler,
     lanes::{Activation, Lanes, Parts},
     lookup::{Lookup, Resolve, SystemResolver},
-    prepare_error::PrepareError,
+    prepare_error::{CredentialError, PrepareError},
     prepared::Prepared,
 };

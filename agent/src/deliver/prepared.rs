@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use countersign_shared::{
-    bundle::Bundle, name::DestinationName, outcome::PresentedCertificate, secret::SecretBytes,
-    time::Timestamp, tls::certificate_facts,
+    bundle::Bundle, name::DestinationName, outcome::CertificateRefusal, secret::SecretBytes,
 };
 use http::Uri;
 
-use super::{client::Client, clients::Clients, prepare_error::PrepareError};
+use super::{clients::Clients, credential::Ready, prepare_error::PrepareError};
 
 /// A bundle that is ready for use.
 pub struct Prepared {
@@ -30,53 +30,81 @@ pub struct Prepared {
     pub(super) signing_secrets: Vec<SecretBytes>,
     pub(super) attempt_timeout: Duration,
     pub(super) concurrency_limit: u32,
-    /// Start of the client certificate's validity.
-    pub(super) not_before: Timestamp,
-    /// End of the client certificate's validity.
-    pub(super) not_after: Timestamp,
-    pub(super) client: Arc<Client>,
-    active: AtomicBool,
+    /// What is presented.
+    pub(super) active: Ready,
+    /// Presented in probes alone.
+    candidate: Option<Ready>,
+    /// Presented when the receiver refuses the active one.
+    pub(super) fallback: Option<Ready>,
+    /// How the receiver refused the active certificate, once it has and took the fallback.
+    refusal: ArcSwapOption<CertificateRefusal>,
+    was_used: AtomicBool,
 }
 
 impl Prepared {
     /// Makes `bundle` ready.
     ///
     /// # Errors
-    /// [`PrepareError`].
+    /// [`PrepareError`]: what is wrong with it, of a certificate on standby too.
     pub fn new(bundle: Bundle, clients: &Clients) -> Result<Self, PrepareError> {
-        let leaf = bundle.active.chain.first();
-        let facts = leaf
-            .and_then(|leaf| certificate_facts(leaf))
-            .ok_or(PrepareError::NotACertificate)?;
         let uri = bundle.url.as_str().parse().map_err(|_| PrepareError::Url)?;
-        let presented = PresentedCertificate {
-            version: bundle.active.version,
-            serial: facts.serial,
-        };
-        let client = clients.get(&bundle, &bundle.active, presented)?;
+        let ready = |credential, named| Ready::new(&bundle, credential, clients, named);
+        let active = ready(&bundle.active, PrepareError::Active)?;
+        let candidate = bundle.candidate.as_ref();
+        let candidate = candidate.map(|it| ready(it, PrepareError::Candidate));
+        let fallback = bundle.fallback.as_ref();
+        let fallback = fallback.map(|it| ready(it, PrepareError::Fallback));
         Ok(Self {
+            candidate: candidate.transpose()?,
+            fallback: fallback.transpose()?,
+            active,
+            uri,
             destination: bundle.destination,
             generation: bundle.generation,
             content_sha256: bundle.content_sha256,
-            uri,
             signing_secrets: bundle.signing_secrets,
             attempt_timeout: bundle.attempt_timeout,
             concurrency_limit: bundle.concurrency_limit,
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-            client,
-            active: AtomicBool::new(false),
+            refusal: ArcSwapOption::empty(),
+            was_used: AtomicBool::new(false),
         })
     }
 
-    /// Whether it was used in a real handshake.
+    /// The client certificate with this version.
+    pub(super) fn certificate(&self, version: u32) -> Option<&Ready> {
+        let held = [
+            Some(&self.active),
+            self.candidate.as_ref(),
+            self.fallback.as_ref(),
+        ];
+        held.into_iter().flatten().find(|it| it.version == version)
+    }
+
+    /// How the receiver refused the active certificate, if later attempts are to present the
+    /// fallback first.
+    pub(super) fn refusal(&self) -> Option<Arc<CertificateRefusal>> {
+        self.refusal.load_full()
+    }
+
+    /// Remembers that the receiver refused the active certificate and took the fallback; false when
+    /// it was remembered already.
+    pub(super) fn remember(&self, refusal: CertificateRefusal) -> bool {
+        self.refusal.swap(Some(Arc::new(refusal))).is_none()
+    }
+
+    /// Later attempts present the active certificate first again.
+    pub(super) fn forget_refusal(&self) {
+        self.refusal.store(None);
+    }
+
+    /// Whether its active certificate was used in a real handshake.
     pub fn is_active(&self) -> bool {
-        self.active.load(Ordering::Relaxed)
+        self.was_used.load(Ordering::Relaxed)
     }
 
     /// Notes that it was.
     pub(super) fn activate(&self) {
-        self.active.store(true, Ordering::Relaxed);
+        self.was_used.store(true, Ordering::Relaxed);
     }
 }
 

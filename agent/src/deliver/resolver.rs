@@ -1,4 +1,4 @@
-//! The client certificate: presented to every receiver that asks, and noted. A resolver that is
+//! The client certificate: presented to every receiver that asks (or, by some probes, not), and noted. A resolver that is
 //! never called means that the receiver did not ask (RFC 8446 section 4.3.2).
 
 use std::sync::Arc;
@@ -8,9 +8,10 @@ use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 
 use super::handshake::CURRENT;
 
-/// Presents one certificate and notes that it was asked for.
+/// Presents one certificate, or none, and notes that it was asked for.
 pub(super) struct Resolver {
-    pub(super) certified: Arc<CertifiedKey>,
+    /// None presents nothing.
+    pub(super) certified: Option<Arc<CertifiedKey>>,
     pub(super) presented: PresentedCertificate,
     /// Names of the authorities in the chain, in DER.
     pub(super) issuers: Vec<Vec<u8>>,
@@ -23,13 +24,14 @@ impl ResolvesClientCert for Resolver {
         sigschemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
         // rustls presents nothing when the server takes no signature that the key can make.
-        let usable = self.certified.key.choose_scheme(sigschemes).is_some();
-        let presented = usable.then(|| self.presented.clone());
+        let usable = |it: &&Arc<CertifiedKey>| it.key.choose_scheme(sigschemes).is_some();
+        let certified = self.certified.as_ref().filter(usable);
+        let presented = certified.map(|_| self.presented.clone());
         // Outside of a handshake of ours there is nobody to tell.
         let _ = CURRENT.try_with(|handshake| {
             handshake.requested(root_hint_subjects, &self.issuers, presented);
         });
-        usable.then(|| Arc::clone(&self.certified))
+        certified.map(Arc::clone)
     }
 
     fn has_certs(&self) -> bool {

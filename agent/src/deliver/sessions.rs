@@ -26,8 +26,15 @@ const MAX_TICKETS: usize = 8;
 
 /// The sessions of one client.
 pub(super) struct Sessions {
-    names: Mutex<HashMap<ServerName<'static>, OfName>>,
+    names: Mutex<Names>,
     clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Names {
+    kept: HashMap<ServerName<'static>, OfName>,
+    /// Nothing is kept any more.
+    forgotten: bool,
 }
 
 #[derive(Default)]
@@ -45,17 +52,28 @@ impl Sessions {
         }
     }
 
-    fn names(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, OfName>> {
+    /// Forgets all sessions and keeps none from now on: their certificate is revoked.
+    pub(super) fn forget(&self) {
+        let mut names = self.names();
+        names.forgotten = true;
+        names.kept.clear();
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
         // A lost session costs a full handshake, nothing else.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, name: ServerName<'static>, change: impl FnOnce(&mut OfName)) {
         let mut names = self.names();
-        if names.len() >= MAX_NAMES && !names.contains_key(&name) {
-            names.clear();
+        if names.forgotten {
+            return;
         }
-        change(names.entry(name).or_default());
+        let kept = &mut names.kept;
+        if kept.len() >= MAX_NAMES && !kept.contains_key(&name) {
+            kept.clear();
+        }
+        change(kept.entry(name).or_default());
     }
 
     /// A session must not outlive the server certificate that it was verified with.
@@ -78,7 +96,7 @@ impl ClientSessionStore for View {
     }
 
     fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.sessions.names().get(server_name)?.group
+        self.sessions.names().kept.get(server_name)?.group
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
@@ -89,7 +107,7 @@ impl ClientSessionStore for View {
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         let names = self.sessions.names();
-        let (value, facts) = names.get(server_name)?.tls12.as_ref()?;
+        let (value, facts) = names.kept.get(server_name)?.tls12.as_ref()?;
         if !self.sessions.still_good(facts) {
             return None;
         }
@@ -98,7 +116,7 @@ impl ClientSessionStore for View {
     }
 
     fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
-        if let Some(of_name) = self.sessions.names().get_mut(server_name) {
+        if let Some(of_name) = self.sessions.names().kept.get_mut(server_name) {
             of_name.tls12 = None;
         }
     }
@@ -122,7 +140,7 @@ impl ClientSessionStore for View {
         server_name: &ServerName<'static>,
     ) -> Option<Tls13ClientSessionValue> {
         let mut names = self.sessions.names();
-        let (value, facts) = names.get_mut(server_name)?.tls13.pop_back()?;
+        let (value, facts) = names.kept.get_mut(server_name)?.tls13.pop_back()?;
         drop(names);
         if !self.sessions.still_good(&facts) {
             return None;

@@ -9,7 +9,7 @@ use countersign_shared::{
     time::Timestamp,
 };
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderMap, HeaderName, HeaderValue, Method, Request,
     header::{CONTENT_TYPE, InvalidHeaderValue, USER_AGENT},
 };
 
@@ -19,14 +19,6 @@ const ID: HeaderName = HeaderName::from_static(ID_HEADER);
 const TIMESTAMP: HeaderName = HeaderName::from_static(TIMESTAMP_HEADER);
 const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 
-/// A request that is ready to be sent.
-#[derive(Debug)]
-pub(super) struct SignedRequest {
-    pub(super) method: Method,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Bytes,
-}
-
 /// Signs `job` as sent at `at`.
 ///
 /// # Errors
@@ -35,7 +27,7 @@ pub(super) fn sign(
     job: &LeasedJob,
     bundle: &Prepared,
     at: Timestamp,
-) -> Result<SignedRequest, InvalidHeaderValue> {
+) -> Result<Request<Bytes>, InvalidHeaderValue> {
     let id = job.lease.delivery.to_string();
     let signature = sign_v1(&bundle.signing_secrets, &id, at, &job.payload);
     let mut headers = HeaderMap::with_capacity(8);
@@ -44,14 +36,15 @@ pub(super) fn sign(
     headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);
     headers.insert(CONTENT_TYPE, HeaderValue::from_str(&job.content_type)?);
     headers.insert(USER_AGENT, user_agent());
-    Ok(SignedRequest {
-        method: Method::POST,
-        headers,
-        payload: job.payload.clone(),
-    })
+    let mut request = Request::new(job.payload.clone());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = bundle.uri.clone();
+    *request.headers_mut() = headers;
+    Ok(request)
 }
 
-fn user_agent() -> HeaderValue {
+/// What the agent calls itself.
+pub(super) fn user_agent() -> HeaderValue {
     static VALUE: std::sync::OnceLock<HeaderValue> = std::sync::OnceLock::new();
     let value = VALUE.get_or_init(|| {
         HeaderValue::try_from(format!("Countersign/{VERSION}"))

@@ -5,6 +5,8 @@
 //! then closed; the write fails first. So a failed write is held back: further writes are taken and
 //! dropped, and reading goes on until an answer, the alert, the end, or [`PATIENCE`] is over. Only
 //! then does the write's error come out.
+//!
+//! Before every read and write it looks whether the connection is pulled down from outside.
 
 use std::{
     future::Future as _,
@@ -21,7 +23,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{alert::alert_in, handshake::Handshake};
+use super::{
+    alert::alert_in,
+    handshake::{End, Handshake},
+};
 
 /// How long to read on after a failed write.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,6 +41,10 @@ pub(super) struct Stream<S> {
     handshake: Arc<Handshake>,
     failed: Option<FailedWrite>,
     patience: Duration,
+    /// Makes closing `inner` drop what is not sent yet.
+    abort: fn(&S),
+    /// After `inner`: once its end is known, nothing is left of it.
+    _end: End,
 }
 
 #[derive(Debug)]
@@ -46,14 +55,34 @@ struct FailedWrite {
 }
 
 impl<S> Stream<S> {
-    pub(super) fn new(inner: S, h2: bool, handshake: Arc<Handshake>) -> Self {
+    /// `abort` makes closing the connection drop what is not sent yet; it is called when the
+    /// connection is pulled down.
+    pub(super) fn new(inner: S, h2: bool, end: End, abort: fn(&S)) -> Self {
         Self {
             inner,
             h2,
-            handshake,
+            handshake: Arc::clone(&end.0),
             failed: None,
             patience: PATIENCE,
+            abort,
+            _end: end,
         }
+    }
+
+    /// Goes on, unless the connection is pulled down.
+    fn holds(&self) -> io::Result<()> {
+        if self.handshake.cord().is_pulled() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
+    /// What a poll came to. The one that waits is woken when the connection is pulled down.
+    fn or_pulled<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.handshake.cord().watch(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        polled
     }
 
     fn note(&self, error: &io::Error) {
@@ -62,10 +91,11 @@ impl<S> Stream<S> {
         }
     }
 
-    /// Holds a write's error back, unless the alert is known already.
+    /// Holds a write's error back, unless the alert is known already or the connection is pulled
+    /// down.
     fn write_failed(&mut self, error: io::Error, swallowed: usize) -> Poll<io::Result<usize>> {
         self.note(&error);
-        if self.handshake.has_alert() {
+        if self.handshake.has_alert() || self.handshake.cord().is_pulled() {
             return Poll::Ready(Err(error));
         }
         self.failed = Some(FailedWrite {
@@ -79,7 +109,9 @@ impl<S> Stream<S> {
 
 impl<S> Drop for Stream<S> {
     fn drop(&mut self) {
-        self.handshake.close();
+        if self.handshake.cord().is_pulled() {
+            (self.abort)(&self.inner);
+        }
     }
 }
 
@@ -89,9 +121,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.holds()?;
         let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let read = self.or_pulled(read, cx);
         let this = &mut *self;
-        let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
         if let Poll::Ready(Err(error)) = &read {
             this.note(error);
         }
@@ -120,10 +154,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.holds()?;
         if self.failed.is_some() {
             return Poll::Ready(Ok(data.len()));
         }
-        match ready!(Pin::new(&mut self.inner).poll_write(cx, data)) {
+        let written = Pin::new(&mut self.inner).poll_write(cx, data);
+        match ready!(self.or_pulled(written, cx)) {
             Ok(written) => Poll::Ready(Ok(written)),
             Err(error) => self.write_failed(error, data.len()),
         }
@@ -134,11 +170,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.holds()?;
         let all = data.iter().map(|slice| slice.len()).sum();
         if self.failed.is_some() {
             return Poll::Ready(Ok(all));
         }
-        match ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, data)) {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, data);
+        match ready!(self.or_pulled(written, cx)) {
             Ok(written) => Poll::Ready(Ok(written)),
             Err(error) => self.write_failed(error, all),
         }
@@ -149,17 +187,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.holds()?;
         if self.failed.is_some() {
             return Poll::Ready(Ok(()));
         }
-        match ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        match ready!(self.or_pulled(flushed, cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => self.write_failed(error, 0).map_ok(|_| ()),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        self.holds()?;
+        let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.or_pulled(shut, cx)
     }
 }
 
@@ -229,7 +271,7 @@ mod tests {
     }
 
     fn stream(answers: Vec<io::Result<&'static [u8]>>) -> Stream<Refusing> {
-        Stream::new(Refusing(answers), false, Arc::default())
+        Stream::new(Refusing(answers), false, End(Arc::default()), |_| ())
     }
 
     #[tokio::test]
@@ -258,5 +300,27 @@ mod tests {
         stream.write_all(b"body").await.unwrap();
         let error = stream.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_pulled_down_neither_reads_nor_writes_and_wakes_who_waits() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = Stream::new(near, false, End(Arc::default()), |_| ());
+        let handshake = Arc::clone(&stream.handshake);
+        let read = async {
+            let error = stream.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        };
+        let pull = async {
+            tokio::task::yield_now().await;
+            handshake.cord().pull();
+        };
+        tokio::join!(read, pull);
+        assert!(stream.write_all(b"body").await.is_err());
+        drop(stream);
+        handshake.closed().await;
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.unwrap();
+        assert!(got.is_empty());
     }
 }

@@ -84,7 +84,9 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         // Outside of a handshake of ours there is nobody to tell.
-        let _ = CURRENT.try_with(|handshake| handshake.server_presented(end_entity));
+        let _ = CURRENT.try_with(|handshake| {
+            handshake.server_presented(end_entity, intermediates);
+        });
         self.0
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }

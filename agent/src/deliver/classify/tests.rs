@@ -49,6 +49,10 @@ fn endings_without_a_connection() {
             Ending::OwnCertificateExpired,
             Class::ClientCertificateExpired,
         ),
+        (
+            Ending::OwnCertificateRevoked,
+            Class::ClientCertificateRevoked,
+        ),
         (Ending::NoAddress, Class::DnsFailure),
         (Ending::Refused, Class::ConnectionRefused),
         (Ending::Denied(Denied::ByAgent), Class::EgressDenied),
