@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     data_dir::{DataDir, DataDirError},
-    deliver::{self, Activation, Clients, Dialler, Lanes},
+    deliver::{self, Activation, Clients, Dialler, Lanes, Probes},
     identity::{FileError, Held, IdentityFile, KekError, OnDisk, open_kek, renew},
     journal::{self, Contents, Journal, JournalError, Outbox},
     metrics::Metrics,
@@ -132,7 +132,7 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     let dialler = Dialler::new(config.egress.clone());
     let clients = Clients::new(dialler, Arc::clone(&clock), Arc::clone(&metrics));
     let clients = Arc::new(clients);
-    let intake = BundleIntake::new(lanes.clone(), clients, journal);
+    let intake = BundleIntake::new(lanes.clone(), Arc::clone(&clients), journal);
     intake.restore(&bundles);
 
     let shutdown = tasks.shutdown().clone();
@@ -141,6 +141,8 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         identity: Arc::clone(&identity),
         lanes: lanes.clone(),
         bundles: intake,
+        clients,
+        probes: Probes::new(lanes.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
         outbox: Arc::clone(&outbox),
         limits: Limits {
             jobs: config.max_jobs,
@@ -148,10 +150,12 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         },
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
+        tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     };
 
-    // The background tasks, beside the journal's thread and the delivery workers.
+    // The background tasks, beside the journal's thread, the delivery workers, probes and
+    // revocations.
     let (done, writer) = (finished.clone().drop_guard(), Arc::clone(&outbox));
     tasks.spawn("session", OnFailure::StopProcess, async move {
         upstream::run(up, activated).await;

@@ -32,6 +32,7 @@ mod lanes;
 mod lookup;
 mod prepare_error;
 mod prepared;
+mod probe;
 mod progress;
 mod resolver;
 mod response;
@@ -50,4 +51,5 @@ pub use self::{
     lookup::{Lookup, Resolve, SystemResolver},
     prepare_error::{CredentialError, PrepareError},
     prepared::Prepared,
+    probe::Probes,
 };

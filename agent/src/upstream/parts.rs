@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use countersign_shared::time::Clock;
+use countersign_shared::{tasks::Tasks, time::Clock};
 use tokio_util::sync::CancellationToken;
 
 use super::{bundles::BundleIntake, credit::Limits};
-use crate::{deliver::Lanes, identity::Held, journal::Outbox, metrics::Metrics};
+use crate::{
+    deliver::{Clients, Lanes, Probes},
+    identity::Held,
+    journal::Outbox,
+    metrics::Metrics,
+};
 
 /// What the way up works with.
 #[derive(Debug)]
@@ -17,6 +22,10 @@ pub struct Parts {
     pub lanes: Lanes,
     /// Where bundles go.
     pub bundles: BundleIntake,
+    /// Where revoked certificates are stopped.
+    pub clients: Arc<Clients>,
+    /// What makes probes.
+    pub probes: Probes,
     /// Where outcomes come from.
     pub outbox: Arc<Outbox>,
     /// What is taken at most.
@@ -25,6 +34,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Runs what takes longer.
+    pub tasks: Tasks,
     /// Finish up, then return.
     pub shutdown: CancellationToken,
 }

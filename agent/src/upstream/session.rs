@@ -22,7 +22,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 use zeroize::Zeroizing;
 
-use super::{connect::Open, credit::Granted, jobs::job_from_wire, parts::Parts};
+use super::{answers::Answers, connect::Open, credit::Granted, jobs::job_from_wire, parts::Parts};
 use crate::{
     deliver::Activation,
     journal::{Durable, JournalError},
@@ -64,6 +64,7 @@ struct ToDisk {
 /// A session that is up.
 pub(super) struct Session<'a> {
     parts: &'a Parts,
+    answers: Answers,
     queue: VecDeque<Out>,
     to_disk: VecDeque<ToDisk>,
     granted: Granted,
@@ -80,6 +81,7 @@ impl<'a> Session<'a> {
             .and_then(wire::duration_from_wire);
         Self {
             parts,
+            answers: Answers::new(),
             queue: VecDeque::new(),
             to_disk: VecDeque::new(),
             granted: Granted::default(),
@@ -134,6 +136,7 @@ impl<'a> Session<'a> {
                 Some(used) = activations.recv() => {
                     self.acknowledge(&used.destination, used.generation, BundleStatus::Active, "");
                 }
+                Some(answer) = self.answers.next() => self.answer(answer),
                 result = on_disk(&mut self.to_disk) => self.stored(result),
                 _ = heartbeat.tick() => {
                     if self.heard.elapsed() > 3 * self.heartbeat {
@@ -180,9 +183,19 @@ impl<'a> Session<'a> {
                 tracing::info!("the control plane is going away; finishing what is in hand");
                 self.draining = true;
             }
-            Some(In::Heartbeat(_) | In::Welcome(_) | In::Probe(_) | In::Revocation(_)) => {}
+            Some(In::Probe(probe)) => self.answers.probe(self.parts, &probe),
+            Some(In::Revocation(revocation)) => self.answers.revoke(self.parts, revocation),
+            Some(In::Heartbeat(_) | In::Welcome(_)) => {}
             // A newer control plane may say what this agent does not know.
             None => tracing::debug!("a message of an unknown kind was ignored"),
+        }
+    }
+
+    /// That a revoked certificate is out of use is said before anything else.
+    fn answer(&mut self, answer: Out) {
+        match answer {
+            Out::RevocationAcknowledgement(_) => self.queue.push_front(answer),
+            _ => self.queue.push_back(answer),
         }
     }
 
