@@ -19,7 +19,7 @@ use crate::{
 pub struct Nginx {
     port: u16,
     folder: PathBuf,
-    _process: Process,
+    process: Process,
 }
 
 /// What nginx is set up to do.
@@ -48,12 +48,22 @@ impl Nginx {
                 return Self {
                     port,
                     folder,
-                    _process: process,
+                    process,
                 };
             }
         }
         let log = fs::read_to_string(folder.join("nginx.log"));
         panic!("nginx does not start: {}", log.unwrap_or_default());
+    }
+
+    /// Makes it take client certificates of these authorities, in PEM, and of no other. It does so soon
+    /// after this returns.
+    ///
+    /// # Panics
+    /// When it has ended, or its folder can't be written.
+    pub fn trust(&self, client_authorities: &str) {
+        fs::write(self.folder.join("client-ca.pem"), client_authorities).expect("writing");
+        self.process.reload();
     }
 
     /// Where it listens.

@@ -116,6 +116,14 @@ impl Process {
         self.wait();
     }
 
+    /// Asks it to read its configuration again (SIGHUP).
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn reload(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("SIGHUP");
+    }
+
     /// Asks it to stop (SIGTERM) and waits until it has.
     ///
     /// # Panics
