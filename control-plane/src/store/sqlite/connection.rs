@@ -26,6 +26,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         create(&connection)?;
     }
     settle_in(&connection)?;
+    // Kept in the file; a copy that VACUUM INTO made has lost it.
+    set_wal(&connection)?;
     // FULL syncs the log at every commit: an answer that was given is on disk.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -115,7 +117,7 @@ fn settle_in(connection: &Connection) -> Result<()> {
 fn create(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "page_size", 16384)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    set_wal(connection)?;
     connection.execute_batch(&format!(
         "BEGIN IMMEDIATE;
          PRAGMA application_id = {APPLICATION_ID};
@@ -123,6 +125,11 @@ fn create(connection: &Connection) -> Result<()> {
          {SCHEMA}
          COMMIT;"
     ))?;
+    Ok(())
+}
+
+fn set_wal(connection: &Connection) -> Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     Ok(())
 }
 

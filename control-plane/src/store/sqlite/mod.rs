@@ -152,6 +152,33 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
+    #[tokio::test]
+    async fn a_copy_made_while_it_is_open_is_a_store_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("one"), folder.path().join("two"));
+        let (tasks, _failures) = Tasks::new();
+        let store = SqliteStore::open(&path, &tasks).unwrap();
+        let answered = store.write(|connection| {
+            rows::execute(connection, "INSERT INTO data_keys VALUES ('x', x'01')", [])
+        });
+        answered.await.unwrap();
+        // As docs/operations.md tells operators to.
+        let operators = Connection::open(&path).unwrap();
+        let statement = format!("VACUUM INTO '{}'", copy.display());
+        operators.execute_batch(&statement).unwrap();
+
+        let copied = SqliteStore::open(&copy, &tasks).unwrap();
+        let key = crate::store::InstallationStore::data_key(&copied, "x").await;
+        assert_eq!(key.unwrap().wrapped, [1]);
+        for (pragma, expected) in [("journal_mode", "wal"), ("page_size", "16384")] {
+            let read = move |connection: &Connection| {
+                let query = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
+                Ok(connection.query_row(&query, [], |row| row.get::<_, String>(0))?)
+            };
+            assert_eq!(copied.read(read).await.unwrap(), expected);
+        }
+    }
+
     #[test]
     fn a_store_of_a_newer_version_is_refused() {
         let folder = tempfile::tempdir().unwrap();
