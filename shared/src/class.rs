@@ -225,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_say_the_same_of_every_class() {
+        let page = include_str!("../../docs/failures.md");
+        for &class in FailureClass::ALL {
+            let start = format!("| `{class}` |");
+            let mut rows = page.lines().filter(|line| line.starts_with(&start));
+            let row = rows.next().unwrap();
+            assert!(row.contains(class.resolution()), "{class}");
+            assert_eq!(row.ends_with(" held |"), class.holds(), "{class}");
+            assert_eq!(rows.next(), None);
+        }
+    }
+
+    #[test]
     fn every_failure_says_what_to_do_and_parses_back() {
         for &class in FailureClass::ALL {
             assert_eq!(FailureClass::parse(class.as_str()), Some(class));
