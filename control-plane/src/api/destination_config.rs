@@ -301,6 +301,7 @@ mod tests {
             concurrency_limit: -1,
             allowed_ranges: vec!["10.1.2.3/8".into()],
             trust_model: 9,
+            key_algorithm: 9,
             display_name: "\u{7}".into(),
             ..v1::Destination::default()
         };
