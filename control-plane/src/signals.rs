@@ -185,7 +185,8 @@ pub struct Holds {
 
 #[derive(Debug, Default)]
 struct Known {
-    held: HashMap<DestinationKey, bool>,
+    /// The class that holds, or `None` after an answer.
+    held: HashMap<DestinationKey, Option<FailureClass>>,
     to_release: HashSet<DestinationKey>,
 }
 
@@ -194,18 +195,18 @@ impl Holds {
     /// and so does the first since the start, when nothing is known of what came before it.
     pub fn note(&self, destination: DestinationKey, class: FailureClass) {
         if class.holds() {
-            self.lock().held.insert(destination, true);
+            self.lock().held.insert(destination, Some(class));
         } else if class.is_answer() {
-            let before = self.lock().held.insert(destination, false);
-            if before != Some(false) {
+            let before = self.lock().held.insert(destination, None);
+            if before != Some(None) {
                 self.release(destination);
             }
         }
     }
 
-    /// Whether the newest attempt at `destination` that tells anything ended in a class that holds.
-    pub fn is_held(&self, destination: DestinationKey) -> bool {
-        self.lock().held.get(&destination) == Some(&true)
+    /// The class of the newest attempt at `destination` that tells anything, if it is one that holds.
+    pub fn held(&self, destination: DestinationKey) -> Option<FailureClass> {
+        self.lock().held.get(&destination).copied().flatten()
     }
 
     /// The cause may be gone: the deliveries of `destination` that are held are released at once. To be
@@ -264,10 +265,15 @@ mod tests {
         assert_eq!(asked(&holds), []);
         holds.note(key, Class::ClientCaNotTrusted);
         holds.note(key, Class::ConnectionRefused);
-        assert!(holds.is_held(key), "a receiver that is down proves nothing");
+        let held = holds.held(key);
+        assert_eq!(
+            held,
+            Some(Class::ClientCaNotTrusted),
+            "a receiver that is down proves nothing"
+        );
         assert_eq!(asked(&holds), []);
         holds.note(key, Class::HttpServerError);
-        assert!(!holds.is_held(key));
+        assert_eq!(holds.held(key), None);
         assert_eq!(holds.to_release().await, HashSet::from([key]));
     }
 
@@ -277,7 +283,7 @@ mod tests {
         holds.note(key, FailureClass::EgressDenied);
         holds.release(key);
         assert_eq!(holds.to_release().await, HashSet::from([key]));
-        assert!(holds.is_held(key));
+        assert_eq!(holds.held(key), Some(FailureClass::EgressDenied));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use countersign_shared::{
+    class::FailureClass,
     name::{DestinationName, Id},
     random,
     time::Timestamp,
@@ -209,11 +210,12 @@ impl Dispatcher {
                 continue;
             };
             let open = self.windows.entry(destination).or_default().open(now);
-            let held = self.holds.is_held(destination);
+            let held = self.holds.held(destination);
             candidates.push(Candidate {
                 destination,
                 region: info.region,
                 room: expected.min(room(info.window, held, open)),
+                pick: held.map(|_| usize::from(u16::from_be_bytes(random::bytes()))),
             });
         }
         Ok(candidates)
@@ -294,9 +296,13 @@ impl Dispatcher {
 }
 
 /// How many leases more a destination can have. While it is held, one at a time shows whether the cause
-/// is gone, and spares a receiver that refuses.
-fn room(window: usize, held: bool, open: usize) -> usize {
-    let window = if held { 1 } else { window };
+/// is gone, and spares a receiver that refuses; where the agent's own policy holds it, there is nobody
+/// to spare, and another agent may well connect.
+fn room(window: usize, held: Option<FailureClass>, open: usize) -> usize {
+    let window = match held {
+        None | Some(FailureClass::EgressDenied) => window,
+        Some(_) => 1,
+    };
     window.saturating_sub(open)
 }
 
@@ -318,9 +324,11 @@ mod tests {
 
     #[test]
     fn a_held_destination_gets_one_lease_at_a_time() {
-        assert_eq!((room(8, false, 3), room(8, false, 9)), (5, 0));
-        assert_eq!((room(8, true, 0), room(8, true, 1)), (1, 0));
-        assert_eq!(room(8, true, 5), 0, "what was out before it was held");
+        assert_eq!((room(8, None, 3), room(8, None, 9)), (5, 0));
+        let refused = Some(FailureClass::ClientCaNotTrusted);
+        assert_eq!((room(8, refused, 0), room(8, refused, 1)), (1, 0));
+        assert_eq!(room(8, refused, 5), 0, "what was out before it was held");
+        assert_eq!(room(8, Some(FailureClass::EgressDenied), 3), 5);
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub(super) struct Candidate {
     pub(super) region: Option<Id>,
     /// How many can be used: what is thought to be due, within the destination's own limit.
     pub(super) room: usize,
+    /// Where deliveries are held: which of the agents that may takes a slice, counted around, instead
+    /// of the one with most credit. That one has nothing to do and so would get each of them, even if
+    /// the trouble is its own (its clock, its egress policy) and another agent's deliveries arrive.
+    pub(super) pick: Option<usize>,
 }
 
 /// An agent that has credit.
@@ -34,7 +38,7 @@ pub(super) fn serves(agent: Option<&Id>, destination: Option<&Id>) -> bool {
 }
 
 /// Gives out at most `budget` deliveries. Of the agents that may, the one with most credit left gets a
-/// slice, so that load spreads by itself.
+/// slice, so that load spreads by itself, or the one that the candidate picks.
 pub(super) fn plan(
     mut candidates: Vec<Candidate>,
     mut workers: Vec<Worker>,
@@ -47,7 +51,7 @@ pub(super) fn plan(
     while progress && budget > 0 {
         progress = false;
         for candidate in &mut candidates {
-            let Some((number, worker)) = best(&mut workers, candidate.region.as_ref()) else {
+            let Some((number, worker)) = choose(&mut workers, candidate) else {
                 continue;
             };
             let size = SLICE.min(candidate.room).min(worker.credit).min(budget);
@@ -73,13 +77,19 @@ pub(super) fn plan(
     grants
 }
 
-/// The worker with most credit left, and its number.
-fn best<'a>(workers: &'a mut [Worker], region: Option<&Id>) -> Option<(usize, &'a mut Worker)> {
-    workers
+/// The worker that gets a slice, and its number.
+fn choose<'a>(workers: &'a mut [Worker], candidate: &Candidate) -> Option<(usize, &'a mut Worker)> {
+    let region = candidate.region.as_ref();
+    let may = |worker: &Worker| worker.credit > 0 && serves(worker.region.as_ref(), region);
+    let count = workers.iter().filter(|worker| may(worker)).count();
+    let mut able = workers
         .iter_mut()
         .enumerate()
-        .filter(|(_, worker)| serves(worker.region.as_ref(), region))
-        .max_by_key(|(_, worker)| worker.credit)
+        .filter(|(_, worker)| may(worker));
+    match candidate.pick {
+        Some(pick) => able.nth(pick.checked_rem(count)?),
+        None => able.max_by_key(|(_, worker)| worker.credit),
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +109,7 @@ mod tests {
             destination: DestinationKey(key),
             region: region.map(id),
             room,
+            pick: None,
         }
     }
 
@@ -150,6 +161,27 @@ mod tests {
     }
 
     #[test]
+    fn every_agent_that_may_gets_its_try_at_what_is_held() {
+        let workers = vec![
+            worker("us-1", Some("us"), 1000),
+            worker("eu-1", Some("eu"), 1000),
+            worker("eu-2", Some("eu"), 0),
+            worker("eu-3", Some("eu"), 3),
+        ];
+        let given_to = |pick| {
+            let held = Candidate {
+                pick: Some(pick),
+                ..candidate(1, Some("eu"), 1)
+            };
+            let grants = plan(vec![held], workers.clone(), 10);
+            assert_eq!(given(&grants, 1), 1);
+            grants[0].agent.id().to_string()
+        };
+        let chosen: Vec<_> = (0..4).map(given_to).collect();
+        assert_eq!(chosen, ["eu-1", "eu-3", "eu-1", "eu-3"]);
+    }
+
+    #[test]
     fn nothing_is_planned_without_credit_or_agents() {
         assert!(plan(vec![candidate(1, None, 5)], vec![], 10).is_empty());
         assert!(plan(vec![candidate(1, None, 5)], vec![worker("a", None, 0)], 10).is_empty());
@@ -169,9 +201,10 @@ mod tests {
             rooms in proptest::collection::vec(0_usize..200, 1..20),
             credits in proptest::collection::vec(0_usize..200, 1..5),
             budget in 0_usize..1000,
+            pick in proptest::option::of(0_usize..10),
         ) {
-            let candidates: Vec<_> =
-                (0..).zip(&rooms).map(|(key, room)| candidate(key, None, *room)).collect();
+            let of = |(key, room): (i64, &usize)| Candidate { pick, ..candidate(key, None, *room) };
+            let candidates: Vec<_> = (0..).zip(&rooms).map(of).collect();
             let workers: Vec<_> = credits
                 .iter()
                 .enumerate()
