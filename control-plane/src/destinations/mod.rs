@@ -30,6 +30,8 @@ pub use receiver_configuration::{
     ReceiverConfiguration, ReceiverConfigurationError, ServerKind, receiver_configuration,
 };
 
+/// When the rotation of a new destination is looked at first, at the latest.
+const FIRST_LOOK: Duration = Duration::from_secs(24 * 3600);
 /// How often expired secrets are looked for.
 const EXPIRY_LOOK: Duration = Duration::from_secs(10);
 
@@ -76,8 +78,11 @@ impl Destinations {
         let scope = self.vault.account(self.store.as_ref(), account).await?;
         let first = ClientCertificateState::Active;
         let mut certificate = self.issuing.issue(&name, &config, 1, first).await?;
+        let mut look_at = now;
         if let Some(certificate) = &mut certificate {
             certificate.activated_at = Some(now);
+            // There is nothing to do for a while.
+            look_at = now.plus((self.issuing.life / 4).min(FIRST_LOOK));
         }
         let secret = new_secret(&name, 1, &scope, now)?;
         let new = NewDestination {
@@ -86,10 +91,13 @@ impl Destinations {
             certificate,
             secret,
             created_at: now,
+            look_at,
             request,
         };
         let made = self.store.create_destination(new).await?;
-        self.rotations.poke();
+        if look_at <= now {
+            self.rotations.poke();
+        }
         Ok(made)
     }
 

@@ -5,7 +5,11 @@ use countersign_shared::class::FailureClass;
 use tokio_util::sync::CancellationToken;
 
 use super::reconcile::Rotations;
-use crate::{model::Evidence, signals::Observer, store::StoreError};
+use crate::{
+    model::{ClientCertificateState, Evidence},
+    signals::Observer,
+    store::StoreError,
+};
 
 impl Rotations {
     /// Takes in what attempts show until `shutdown`.
@@ -47,6 +51,31 @@ impl Rotations {
             self.store
                 .confirm_certificate(destination, version, now)
                 .await?;
+        }
+        if matches!(
+            shown.class,
+            FailureClass::ClientCertificateExpired | FailureClass::ClientCertificateRevoked
+        ) {
+            self.replace(evidence).await?;
+        }
+        Ok(())
+    }
+
+    /// The receiver holds the certificate to be expired or revoked, and there was none to fall back
+    /// on: a new one is the cure, unless the present one is new. Then it is the receiver's clock or
+    /// list that is wrong, and another would be refused as well.
+    async fn replace(&self, evidence: &Evidence) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let found = self.store.destination_by_key(evidence.destination).await?;
+        let view = self.store.rotation(&found.name).await?;
+        let mut active = view.certificates.iter();
+        let active = active.find(|it| it.state == ClientCertificateState::Active);
+        let since = active.and_then(|it| it.activated_at);
+        let is_old = since.is_some_and(|since| since.plus(self.policy.renewal_pause) <= now);
+        if is_old && view.certificates.len() == 1 && !view.rotation.asked {
+            tracing::warn!(destination = %found.name, class = %evidence.shown.class, "the receiver no longer takes the client certificate: a new one is issued");
+            self.store.ask_rotation(&found.name, now).await?;
+            self.poke.poke();
         }
         Ok(())
     }

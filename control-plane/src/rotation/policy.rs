@@ -18,6 +18,9 @@ pub struct Policy {
     pub grace: Duration,
     /// First and longest wait before a receiver is asked again.
     pub retry: (Duration, Duration),
+    /// How soon after a certificate was activated another is issued because the receiver holds it to
+    /// be expired or revoked.
+    pub renewal_pause: Duration,
     /// How soon to look again for agents.
     pub look: Duration,
     /// How soon to look again for an upload.
@@ -43,6 +46,7 @@ impl Policy {
             life,
             grace,
             retry: (at_most(200, MINUTE), at_most(20, HOUR)),
+            renewal_pause: at_most(20, 24 * HOUR),
             look: at_most(100, MINUTE),
             remind: at_most(20, HOUR),
             patience: at_most(50, HOUR),

@@ -160,6 +160,7 @@ pub(super) fn new_destination(
             expires_at: None,
         },
         created_at: at(1),
+        look_at: at(1),
         request,
     }
 }

@@ -125,6 +125,8 @@ pub struct NewDestination {
     pub secret: SigningSecret,
     /// When.
     pub created_at: Timestamp,
+    /// When its rotation is looked at first.
+    pub look_at: Timestamp,
     /// Makes the call idempotent.
     pub request: Option<RequestKey>,
 }

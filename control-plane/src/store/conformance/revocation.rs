@@ -107,7 +107,10 @@ pub(super) async fn lists(store: &impl Store) {
     assert!(store.crls(&root).await.unwrap().is_empty());
     // It goes with its account, and another of the name starts anew.
     let name = AccountName::from(id("revoker"));
-    store.delete_account(&name, None, true, at(9)).await.unwrap();
+    store
+        .delete_account(&name, None, true, at(9))
+        .await
+        .unwrap();
     assert_eq!(store.crl(&owner, 1).await.unwrap(), None);
     assert!(!is_due(store, 5).await);
     let left = store.revocations(&owner, 1, at(0)).await.unwrap();

@@ -151,8 +151,9 @@ const CERTIFICATES: &str = "
     SELECT 'CERTIFICATE_AUTHORITY_EXPIRES', not_after,
            CASE WHEN owner LIKE 'accounts/%' THEN owner || '/' ELSE '' END
            || 'certificateAuthorities/'
-           || CASE WHEN owner LIKE 'accounts/%' THEN '' ELSE owner || '-' END || generation
-    FROM authorities";
+           || CASE WHEN owner LIKE 'accounts/%' OR owner = 'shared' THEN ''
+                   ELSE owner || '-' END || generation
+    FROM authorities WHERE state IN ('PREPARED', 'ACTIVE', 'SUPERSEDED', 'RETIRING')";
 
 fn open(connection: &Connection, cause: AlertCause, resource: &str) -> Result<Option<Alert>> {
     let query = "SELECT * FROM alerts WHERE cause = ? AND resource = ? AND resolved_at IS NULL";

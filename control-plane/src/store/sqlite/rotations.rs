@@ -18,11 +18,11 @@ use crate::{
     store::{Result, StoreError},
 };
 
-/// A new destination's row: it is looked at at once.
-pub(super) fn begin(connection: &Connection, destination: i64, now: Timestamp) -> Result<()> {
+/// A new destination's row.
+pub(super) fn begin(connection: &Connection, destination: i64, look_at: Timestamp) -> Result<()> {
     let insert = "INSERT INTO rotations (destination, epoch, next_look_at, asked, refusals)
                   VALUES (?, 1, ?, 0, 0)";
-    execute(connection, insert, params![destination, Column(now)])?;
+    execute(connection, insert, params![destination, Column(look_at)])?;
     Ok(())
 }
 

@@ -393,7 +393,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         certificates::insert_certificate(connection, key, certificate)?;
     }
     secrets::insert(connection, key, &new.secret)?;
-    rotations::begin(connection, key, new.created_at)?;
+    rotations::begin(connection, key, new.look_at)?;
     let name = new.name.to_string();
     installation::remember(connection, new.request.as_ref(), &name, new.created_at)?;
     read_destination(connection, &new.name)
