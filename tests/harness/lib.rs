@@ -2,13 +2,14 @@
 //! and servers, clients and verifiers that others wrote (nginx, grpcurl, openssl, Python libraries).
 //!
 //! Almost nothing here knows the product from the inside: it starts the `countersign` program and
-//! talks to it over its API, with the wire types and the vocabulary in common. The exception is
-//! `delivery_bench`: it runs the agent's delivery code with certificates that the control plane would
-//! never sign. What fails here fails the test, so it panics with what it was about.
+//! talks to it over its API, with the wire types and the vocabulary in common. The exceptions are
+//! `delivery_bench`, which runs the agent's delivery code with certificates that the control plane
+//! would never sign, and `issued`, which has the control plane's authority sign one of each. What
+//! fails here fails the test, so it panics with what it was about.
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `tools`, `wait`, `ports`, `scanner`, `sources`, `authority`
+//! 1. `tools`, `wait`, `ports`, `scanner`, `sources`, `authority`, `issued`
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
 //! 4. `certificates`, `control_plane`, `receiver_script`
@@ -28,6 +29,7 @@ pub mod floors;
 pub mod folder;
 pub mod grpcurl;
 pub mod http_get;
+pub mod issued;
 pub mod nginx;
 pub mod openssl;
 pub mod ports;

@@ -9,6 +9,7 @@
 mod alerts_open_and_resolve_by_themselves;
 mod bad_input_changes_nothing;
 mod bench_reports;
+mod certificates_and_crls_pass_linters;
 mod certificates_verify_with_openssl;
 mod configuration_mistakes_are_all_reported;
 mod dev_once_delivers;
