@@ -13,7 +13,7 @@ use countersign_control_plane::{
     auth,
     ca::{
         self, CLIENT_LIFE, CRL_LIFE, ClientNames, NewClient, NewGeneration, SigningAuthority,
-        crl_pem, pem,
+        crl_pem, pem, request_pem,
     },
     kek::FileKek,
     model::{
@@ -54,6 +54,10 @@ pub struct Issued {
     pub lists: Vec<Signed>,
     /// Serial number, in hexadecimal, of the certificate on the list that has entries.
     pub revoked: String,
+    /// A signing request for a receiver's own CA, in PEM.
+    pub request: PathBuf,
+    /// SHA-256 of the public key in it.
+    pub requested_key: [u8; 32],
     folder: PathBuf,
 }
 
@@ -127,6 +131,8 @@ async fn issue(folder: &Path) -> Issued {
         certificates: Vec::new(),
         lists: Vec::new(),
         revoked: String::new(),
+        request: folder.join("request.pem"),
+        requested_key: [0; 32],
         folder: folder.to_owned(),
     };
     let (tasks, _failures) = Tasks::new();
@@ -144,6 +150,7 @@ async fn issue(folder: &Path) -> Issued {
     signer.list("shared-g1", &shared, &[], &mut issued);
     let revoked = revocations(&issued.revoked, signer.now);
     signer.list("acme-g2", &second, &revoked, &mut issued);
+    signer.request(&mut issued).await;
     drop(signer);
     let stopped = tasks.stop(Duration::from_secs(10)).await;
     stopped.expect("the store's threads end");
@@ -238,9 +245,7 @@ impl Signer {
 
     /// A client certificate with each kind of key.
     async fn clients(&self, name: &str, authority: &SigningAuthority, issued: &mut Issued) {
-        let destination: DestinationName = "accounts/acme/destinations/orders"
-            .parse()
-            .expect("a resource name");
+        let destination = destination();
         let trust_model = match authority.authority.owner {
             AuthorityOwner::Shared => TrustModel::Shared,
             _ => TrustModel::Dedicated,
@@ -272,6 +277,16 @@ impl Signer {
         }
     }
 
+    async fn request(&self, issued: &mut Issued) {
+        let destination = destination();
+        let names = ClientNames::of(TrustModel::Customer, DOMAIN, DELIVERY_DOMAIN, &destination);
+        let key = KeyAlgorithm::EcdsaP384;
+        let made = ca::new_request(&destination, 1, &names, key, &self.account).await;
+        let made = made.expect("a signing request");
+        issued.requested_key = made.public_key_sha256;
+        fs::write(&issued.request, request_pem(&made.der)).expect("a file");
+    }
+
     fn list(
         &self,
         name: &str,
@@ -284,6 +299,11 @@ impl Signer {
         let signed = issued.write(&format!("{name}-crl"), &text, &format!("{name}-anchor"));
         issued.lists.push(signed);
     }
+}
+
+fn destination() -> DestinationName {
+    let name = "accounts/acme/destinations/orders";
+    name.parse().expect("a resource name")
 }
 
 fn account() -> AccountName {

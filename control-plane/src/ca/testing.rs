@@ -16,7 +16,9 @@ use crate::{
     model::{
         Authority, ClientCertificate, ClientCertificateState, KeyAlgorithm, Serial, TrustModel,
     },
-    store::{CertificateStore as _, sqlite::SqliteStore},
+    store::{
+        CertificateStore as _, DataKey, Installation, InstallationStore as _, sqlite::SqliteStore,
+    },
     vault::{INSTALLATION, ScopeKey, Vault},
 };
 
@@ -30,6 +32,7 @@ pub(super) struct World {
     pub(super) scope: Arc<ScopeKey>,
     pub(super) root: SigningAuthority,
     pub(super) vault: Vault,
+    data_key: DataKey,
     _alive: (TempDir, Tasks, Failures),
 }
 
@@ -40,7 +43,7 @@ impl World {
         let store = SqliteStore::open(&folder.path().join("store.sqlite"), &tasks).unwrap();
         let kek = FileKek::create(&folder.path().join("kek")).unwrap();
         let vault = Vault::new(Arc::new(kek));
-        let (_, scope) = vault.new_scope(INSTALLATION).await.unwrap();
+        let (data_key, scope) = vault.new_scope(INSTALLATION).await.unwrap();
         let serial = Serial::from_random(random::bytes());
         store.record_serials(vec![serial], NOW).await.unwrap();
         let root = super::new_root("0a1b2c3d", &scope, serial, NOW).unwrap();
@@ -49,8 +52,22 @@ impl World {
             scope,
             root,
             vault,
+            data_key,
             _alive: (folder, tasks, failures),
         }
+    }
+
+    /// Stores these authorities.
+    pub(super) async fn install(&self, authorities: Vec<Authority>) {
+        let installation = Installation {
+            id: "test".to_owned(),
+            kek_id: "test".to_owned(),
+            data_key: self.data_key.clone(),
+            authorities,
+            api_key: crate::auth::generate("test", NOW).0,
+            created_at: NOW,
+        };
+        self.store.install(installation).await.unwrap();
     }
 
     /// A generation of an account's authority, opened.

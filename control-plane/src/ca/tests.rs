@@ -11,8 +11,8 @@ use super::{
     testing::{DAY, NOW, World, names, orders},
 };
 use crate::model::{
-    AuthorityState, ClientCertificateState, KeyAlgorithm, Revocation, RevocationReason, Serial,
-    TrustModel,
+    AuthorityOwner, AuthorityState, ClientCertificateState, KeyAlgorithm, Revocation,
+    RevocationReason, Serial, TrustModel,
 };
 
 fn parsed(der: &[u8]) -> X509Certificate<'_> {
@@ -266,7 +266,28 @@ async fn a_revocation_list_is_signed_by_its_authority_and_forgets_what_ended_lon
 #[tokio::test]
 async fn the_generation_that_signs_is_the_active_one() {
     let world = World::new().await;
-    let owner = world.root.authority.owner.clone();
-    let found = SigningAuthority::active(&owner, &world.store, &world.vault).await;
-    assert!(found.unwrap().is_none(), "nothing is stored yet");
+    let (root, scope, store) = (&world.root, &world.scope, &world.store);
+    let owner = AuthorityOwner::Shared;
+    let active = || SigningAuthority::active(&owner, store, &world.vault);
+    assert!(active().await.unwrap().is_none(), "nothing is stored yet");
+    let mut generations = Vec::new();
+    for (number, state) in [
+        (1, AuthorityState::Superseded),
+        (2, AuthorityState::Active),
+        (3, AuthorityState::Prepared),
+    ] {
+        let new = NewGeneration {
+            number,
+            state,
+            previous: None,
+        };
+        let made = new_shared_authority(new, root, scope, store, NOW).await;
+        generations.push(made.unwrap());
+    }
+    world.install(generations).await;
+    assert_eq!(active().await.unwrap().unwrap().authority.generation, 2);
+    let one = |number| SigningAuthority::generation(&owner, number, store, &world.vault);
+    let third = one(3).await.unwrap().unwrap();
+    assert_eq!(third.authority.state, AuthorityState::Prepared);
+    assert!(one(4).await.unwrap().is_none());
 }

@@ -169,7 +169,85 @@ fn matches(known: &str, tag: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use countersign_shared::{tasks::Tasks, time::Timestamp};
+
     use super::*;
+    use crate::{
+        model::{Authority, AuthorityState, Crl, Sealed},
+        store::{
+            DataKey, Installation, InstallationStore as _, RevocationStore as _,
+            sqlite::SqliteStore,
+        },
+    };
+
+    const STATES: [AuthorityState; 7] = [
+        AuthorityState::Retired,
+        AuthorityState::Superseded,
+        AuthorityState::Active,
+        AuthorityState::Prepared,
+        AuthorityState::Revoked,
+        AuthorityState::Aborted,
+        AuthorityState::Retiring,
+    ];
+
+    #[tokio::test]
+    async fn all_that_receivers_may_have_installed_is_in_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, _failures) = Tasks::new();
+        let store = SqliteStore::open(&folder.path().join("store.sqlite"), &tasks).unwrap();
+        let at = Timestamp::from_unix_seconds;
+        let generations = (1..).zip(STATES).map(|(generation, state)| Authority {
+            owner: AuthorityOwner::Shared,
+            generation,
+            anchor: vec![u8::try_from(generation).unwrap()],
+            provenance: None,
+            cross: None,
+            state,
+            sealed_key: Sealed(Vec::new()),
+            not_before: at(1),
+            not_after: at(2),
+        });
+        let installation = Installation {
+            id: String::new(),
+            kek_id: String::new(),
+            data_key: DataKey {
+                scope: "installation".to_owned(),
+                wrapped: Vec::new(),
+            },
+            authorities: generations.collect(),
+            api_key: crate::auth::generate("test", at(1)).0,
+            created_at: at(1),
+        };
+        store.install(installation).await.unwrap();
+        // The fourth generation's list has not been signed yet.
+        for generation in [1, 2, 3, 5, 6, 7] {
+            let crl = Crl {
+                owner: AuthorityOwner::Shared,
+                generation,
+                number: 1,
+                this_update: at(1),
+                next_update: at(2),
+                der: vec![u8::try_from(generation).unwrap()],
+            };
+            store.put_crl(crl, 0, at(9)).await.unwrap();
+        }
+        let shared = AuthorityOwner::Shared;
+        let all = |form: fn(&[u8]) -> String, numbers: &[u8]| {
+            let text: String = numbers.iter().map(|number| form(&[*number])).collect();
+            Some((PEM, text.into_bytes()))
+        };
+        let anchors = trust_bundle(&store, &shared).await.unwrap();
+        assert_eq!(anchors, all(pem, &[2, 3, 4, 7]));
+        let found = lists(&store, &shared).await.unwrap();
+        assert_eq!(found, all(crl_pem, &[2, 3, 5, 7]));
+        // A receiver that is late still gets the list of one that was retired.
+        let retired = list(&store, &shared, "1.crl").await.unwrap();
+        assert_eq!(retired, Some((CRL, vec![1])));
+        for missing in ["4.crl", "8.crl", "1.der", "1", "x.crl", ""] {
+            let found = list(&store, &shared, missing).await.unwrap();
+            assert_eq!(found, None, "{missing}");
+        }
+    }
 
     #[test]
     fn a_known_tag_is_not_sent_again() {
