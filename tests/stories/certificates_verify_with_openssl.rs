@@ -268,3 +268,41 @@ fn a_trust_anchor_has_the_profile_of_one() {
     assert!(!text.contains("Name Constraints"), "{text}");
     assert!(!text.contains("Extended Key Usage"), "{text}");
 }
+
+#[test]
+fn a_destination_gets_the_kind_of_key_that_it_asks_for() {
+    let setting = Setting::new("keys");
+    let account = setting.account("acme");
+    let anchor = setting.folder.join("anchor.pem");
+    fs::write(&anchor, setting.trust_bundle(&account)).unwrap();
+    let api = setting.api();
+    for (id, algorithm, printed) in [
+        ("p384", "KEY_ALGORITHM_ECDSA_P384", "NIST CURVE: P-384"),
+        (
+            "rsa2048",
+            "KEY_ALGORITHM_RSA_2048",
+            "Public-Key: (2048 bit)",
+        ),
+        (
+            "rsa3072",
+            "KEY_ALGORITHM_RSA_3072",
+            "Public-Key: (3072 bit)",
+        ),
+    ] {
+        let destination = json!({"url": "https://receiver.example/", "key_algorithm": algorithm});
+        let request = json!({"parent": account, "destination_id": id, "destination": destination});
+        api.ok("DestinationService/CreateDestination", &request);
+        let name = format!("{account}/destinations/{id}/clientCertificates/1");
+        let found = api.ok(
+            "CertificateService/GetClientCertificate",
+            &json!({"name": name}),
+        );
+        let found = &found["client_certificate"];
+        assert_eq!(found["key_algorithm"], algorithm);
+        let pem = found["certificate_pem"].as_str().unwrap();
+        assert_contains(&text(pem), &[printed, "TLS Web Client Authentication"]);
+        let leaf = setting.folder.join("leaf.pem");
+        fs::write(&leaf, pem).unwrap();
+        assert!(verifies_as_client(&anchor, &leaf), "{id}");
+    }
+}
