@@ -174,7 +174,10 @@ async fn installation(store: &impl Store) {
             scope: "installation".to_owned(),
             wrapped: vec![1],
         },
-        authorities: vec![authority(AuthorityOwner::Root, 1)],
+        authorities: vec![
+            authority(AuthorityOwner::Root, 1),
+            authority(AuthorityOwner::Shared, 1),
+        ],
         api_key: ApiKey {
             id: id("admin"),
             secret_sha256: sha256(b"x"),

@@ -101,6 +101,7 @@ pub(super) async fn expiring(store: &impl Store) {
         orders,
         "accounts/acme/certificateAuthorities/1",
         "certificateAuthorities/root-1",
+        "certificateAuthorities/1",
     ] {
         let times = found
             .iter()
