@@ -128,9 +128,11 @@ impl Attempt<'_> {
     /// Remembers which certificate to present first, and says so when that changes.
     fn learn(&self, lesson: Lesson, ended: &Ended) {
         let bundle = self.bundle;
-        match (lesson, ended) {
-            (Lesson::FallbackFirst, Ended::With(_, Some(refusal))) => {
-                if bundle.remember(refusal.clone()) {
+        match lesson {
+            Lesson::FallbackFirst => {
+                if let Ended::With(_, Some(refusal)) = ended
+                    && bundle.remember((**refusal).clone())
+                {
                     tracing::warn!(
                         destination = %bundle.destination, refused = refusal.version,
                         used = bundle.fallback.as_ref().map(|it| it.version),
@@ -140,14 +142,13 @@ impl Attempt<'_> {
                     );
                 }
             }
-            (Lesson::ActiveFirst, _) if bundle.refusal().is_some() => {
-                bundle.forget_refusal();
+            Lesson::ActiveFirst if bundle.forget_refusal() => {
                 tracing::info!(
                     destination = %bundle.destination, version = bundle.active.version,
                     "presenting the newest client certificate first again"
                 );
             }
-            _ => {}
+            Lesson::ActiveFirst | Lesson::Nothing => {}
         }
     }
 }
@@ -200,7 +201,7 @@ fn into_outcome(job: &LeasedJob, ended: Ended) -> Outcome {
                 handshake: record,
                 timings,
                 retry_after: head.and_then(|head| head.retry_after),
-                refused: refused.map(Box::new),
+                refused,
                 ..outcome(verdict.class, verdict.detail.into())
             }
         }

@@ -74,7 +74,7 @@ pub(super) fn unusable(version: u32, why: Usability) -> CertificateRefusal {
 /// How an attempt ended.
 pub(super) enum Ended {
     /// As this exchange did; with the refusal of the active certificate when it is the fallback's.
-    With(Judged, Option<CertificateRefusal>),
+    With(Judged, Option<Box<CertificateRefusal>>),
     /// Without an exchange that tells more than what was known.
     As(CertificateRefusal),
 }
@@ -84,7 +84,9 @@ pub(super) fn settle(version: u32, active: OfActive, fallback: Option<Judged>) -
     let fallback = fallback.filter(|it| !it.refused());
     match (active, fallback) {
         (OfActive::Known(refusal), None) => Ended::As(refusal),
-        (OfActive::Known(refusal), Some(fallback)) => Ended::With(fallback, Some(refusal)),
+        (OfActive::Known(refusal), Some(fallback)) => {
+            Ended::With(fallback, Some(Box::new(refusal)))
+        }
         (OfActive::Tried(active), Some(fallback)) if active.refused() => {
             let refusal = CertificateRefusal {
                 version,
@@ -92,7 +94,7 @@ pub(super) fn settle(version: u32, active: OfActive, fallback: Option<Judged>) -
                 handshake: active.record,
                 detail: active.verdict.detail.into(),
             };
-            Ended::With(fallback, Some(refusal))
+            Ended::With(fallback, Some(Box::new(refusal)))
         }
         (OfActive::Tried(active), _) => Ended::With(active, None),
     }

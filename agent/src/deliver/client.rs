@@ -74,10 +74,12 @@ impl Client {
             .with_custom_certificate_verifier(Arc::new(Verifier::new(&bundle.server_cas)?))
             .with_client_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let sessions = Arc::new(Sessions::new(Arc::clone(&clock)));
+        standing.keeps(&sessions);
         let parts = connector::Parts {
             dialler,
             config,
-            sessions: Arc::new(Sessions::new(Arc::clone(&clock))),
+            sessions,
             policy: ConnectPolicy {
                 enforcement: bundle.mtls_enforcement,
                 allowed_ranges: bundle.allowed_ranges.clone(),
@@ -117,11 +119,6 @@ impl Client {
     /// Whether the certificate may be used.
     pub(super) fn standing(&self) -> &Arc<Standing> {
         &self.parts.standing
-    }
-
-    /// Forgets the sessions that could be resumed.
-    pub(super) fn forget_sessions(&self) {
-        self.parts.sessions.forget();
     }
 }
 

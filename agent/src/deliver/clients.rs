@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use countersign_shared::{
@@ -74,7 +74,8 @@ impl Clients {
             enforcement: bundle.mtls_enforcement,
             allowed_ranges: bundle.allowed_ranges.clone(),
         };
-        let mut cache = self.lock();
+        // A client that is only half made is never in the map.
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = cache.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
@@ -94,19 +95,10 @@ impl Clients {
     /// are forgotten, and nothing is dialled with them any more.
     pub fn revoke(&self, destination: &DestinationName, serials: &[String]) -> Stopped {
         let connections = self.standings.revoke(destination, serials);
-        let clients: Vec<Arc<Client>> = self.lock().values().filter_map(Weak::upgrade).collect();
-        for client in clients.iter().filter(|it| it.standing().is_revoked()) {
-            client.forget_sessions();
-        }
         let (serials, closed) = (serials.len() as u64, connections.len() as u64);
         self.metrics.certificates_revoked.inc_by(serials);
         self.metrics.connections_pulled_down.inc_by(closed);
         Stopped(connections)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<Client>>> {
-        // A client that is only half made is never in the map.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

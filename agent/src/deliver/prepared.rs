@@ -92,9 +92,10 @@ impl Prepared {
         self.refusal.swap(Some(Arc::new(refusal))).is_none()
     }
 
-    /// Later attempts present the active certificate first again.
-    pub(super) fn forget_refusal(&self) {
-        self.refusal.store(None);
+    /// Later attempts present the active certificate first again; false when they would anyway.
+    pub(super) fn forget_refusal(&self) -> bool {
+        // Looked at first: on the way of every delivery nothing is written.
+        self.refusal.load().is_some() && self.refusal.swap(None).is_some()
     }
 
     /// Whether its active certificate was used in a real handshake.

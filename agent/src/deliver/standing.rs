@@ -1,10 +1,10 @@
 //! Whether a client certificate may still be used. One standing belongs to one certificate of one
 //! destination and is shared by all that present it: pooled clients and probes. When the
-//! certificate is revoked, every connection that was opened with it is pulled down, idle or busy, and
-//! no new one is opened.
+//! certificate is revoked, every connection that was opened with it is pulled down, idle or busy, the
+//! sessions that could be resumed are forgotten, and no new connection is opened.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,7 +15,7 @@ use std::{
 use countersign_shared::name::DestinationName;
 use tokio_util::sync::CancellationToken;
 
-use super::handshake::Handshake;
+use super::{handshake::Handshake, sessions::Sessions};
 
 /// Most revoked certificates that are remembered besides those that the agent holds: one can be
 /// revoked while the bundle that brings it is still on its way.
@@ -37,6 +37,8 @@ pub(super) struct Standing {
 #[derive(Default)]
 struct Opened {
     connections: Vec<Weak<Handshake>>,
+    /// One of each client, of which there are few.
+    sessions: Vec<Weak<Sessions>>,
     /// When there are more, those that are no more are taken out.
     tidy_at: usize,
 }
@@ -70,13 +72,30 @@ impl Standing {
         Ok(())
     }
 
+    /// A client keeps these sessions: they are forgotten when the certificate is revoked.
+    pub(super) fn keeps(&self, sessions: &Arc<Sessions>) {
+        let mut opened = self.opened();
+        if self.is_revoked() {
+            sessions.forget();
+        }
+        opened.sessions.retain(|it| it.strong_count() > 0);
+        opened.sessions.push(Arc::downgrade(sessions));
+    }
+
     /// Revokes the certificate and pulls the connections down; returns them.
     fn revoke(&self) -> Vec<Arc<Handshake>> {
         let mut opened = self.opened();
         self.is_revoked.store(true, Ordering::SeqCst);
-        let connections = std::mem::take(&mut opened.connections);
+        let Opened {
+            connections,
+            sessions,
+            ..
+        } = std::mem::take(&mut *opened);
         drop(opened);
         self.revoked.cancel();
+        for sessions in sessions.iter().filter_map(Weak::upgrade) {
+            sessions.forget();
+        }
         let connections = connections.iter().filter_map(Weak::upgrade);
         let open: Vec<_> = connections.filter(|it| !it.is_closed()).collect();
         for connection in &open {
@@ -111,8 +130,11 @@ struct State {
     in_use: HashMap<Certificate, Weak<Standing>>,
     /// When there are more, those that nobody uses are taken out.
     tidy_at: usize,
-    /// Oldest first.
-    revoked: VecDeque<Certificate>,
+    /// Each with its place in the order in which they were revoked.
+    revoked: HashMap<Certificate, u64>,
+    revocations: u64,
+    /// When more are remembered, the oldest are forgotten.
+    forget_at: usize,
 }
 
 impl Standings {
@@ -124,7 +146,7 @@ impl Standings {
             return standing;
         }
         let standing = Arc::new(Standing::default());
-        if state.revoked.contains(&certificate) {
+        if state.revoked.contains_key(&certificate) {
             standing.revoke();
         }
         if state.in_use.len() >= state.tidy_at {
@@ -148,11 +170,15 @@ impl Standings {
             if let Some(standing) = state.in_use.get(&certificate).and_then(Weak::upgrade) {
                 pulled.extend(standing.revoke());
             }
-            if !state.revoked.contains(&certificate) {
-                state.revoked.push_back(certificate);
-            }
+            state.revocations += 1;
+            let place = state.revocations;
+            state.revoked.insert(certificate, place);
         }
-        state.forget_the_oldest(MAX_REMEMBERED);
+        if state.revoked.len() > state.forget_at.max(MAX_REMEMBERED) {
+            state.forget_the_oldest(MAX_REMEMBERED);
+            // What is held stays, however much it is: do not look at it again at once.
+            state.forget_at = state.revoked.len() + MAX_REMEMBERED / 4;
+        }
         pulled
     }
 
@@ -163,19 +189,17 @@ impl Standings {
 }
 
 impl State {
-    /// Keeps the newest `most`, and of the older ones those that are in use.
+    /// Keeps `most`, and more where more are in use: the oldest of the others go.
     fn forget_the_oldest(&mut self, most: usize) {
-        let mut surplus = self.revoked.len().saturating_sub(most);
-        if surplus == 0 {
-            return;
-        }
+        let surplus = self.revoked.len().saturating_sub(most);
         let in_use = &self.in_use;
-        self.revoked.retain(|certificate| {
-            let held = in_use.get(certificate);
-            let forget = surplus > 0 && held.is_none_or(|it| it.strong_count() == 0);
-            surplus -= usize::from(forget);
-            !forget
-        });
+        let is_held = |it: &Certificate| in_use.get(it).is_some_and(|it| it.strong_count() > 0);
+        let others = self.revoked.iter().filter(|(it, _)| !is_held(it));
+        let mut places: Vec<u64> = others.map(|(_, place)| *place).collect();
+        places.sort_unstable();
+        places.truncate(surplus);
+        self.revoked
+            .retain(|_, place| places.binary_search(place).is_err());
     }
 }
 
@@ -229,7 +253,7 @@ mod tests {
         standings.lock().forget_the_oldest(3);
         let left = |serial: &str| {
             let certificate = (here.clone(), serial.to_owned());
-            standings.lock().revoked.contains(&certificate)
+            standings.lock().revoked.contains_key(&certificate)
         };
         assert!(left("0") && !left("1") && !left("2") && left("3") && left("4"));
         assert!(held.is_revoked());

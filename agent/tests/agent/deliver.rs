@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{
     bench::{Bench, bundle},
-    pki::Authority,
+    parties::Pki,
     receiver::{Answer, Clients, Receiver, Setup, answer},
 };
 use bytes::Bytes;
@@ -24,33 +24,6 @@ use tokio::{
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
-
-/// The receiver's own authority, the account's, and a stranger's.
-struct Pki {
-    receiver: Authority,
-    account: Authority,
-    stranger: Authority,
-}
-
-impl Pki {
-    fn new() -> Self {
-        Self {
-            receiver: Authority::new("Receiver CA"),
-            account: Authority::new("Countersign Delivery CA — acme G1"),
-            stranger: Authority::new("Stranger CA"),
-        }
-    }
-
-    /// A receiver's TLS that takes the account's certificates only.
-    fn strict(&self) -> Setup<'_> {
-        Setup::new(self.receiver.server(), Clients::Of(&self.account))
-    }
-
-    /// The account's bundle for `url`.
-    fn bundle(&self, url: &str) -> Bundle {
-        bundle(url, &self.account.client(), vec![self.receiver.der()])
-    }
-}
 
 const MEBIBYTE: usize = 1 << 20;
 

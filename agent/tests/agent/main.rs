@@ -7,6 +7,10 @@
 mod deliver;
 mod egress;
 mod enrollment;
+mod fallback;
 mod lanes;
+mod probe;
+mod revocation;
 mod session;
+mod session_answers;
 mod support;

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use countersign_agent::{
-    deliver::{Activation, Clients, Dialler, Lanes, Parts, PrepareError, Prepared},
+    deliver::{Activation, Clients, Dialler, Lanes, Parts, PrepareError, Prepared, Probes},
     egress::{Egress, Policy},
     journal::{self, Journal, Outbox},
     metrics::Metrics,
@@ -40,7 +40,8 @@ pub(crate) struct Bench {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) activations: mpsc::Receiver<Activation>,
-    clients: Clients,
+    pub(crate) clients: Clients,
+    pub(crate) probes: Probes,
     generation: AtomicU64,
     _folder: tempfile::TempDir,
 }
@@ -113,6 +114,7 @@ impl Bench {
             activations: sender,
         });
         Self {
+            probes: Probes::new(lanes.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
             lanes,
             outbox,
             clients: Clients::new(dialler, Arc::clone(&clock), Arc::clone(&metrics)),
@@ -176,7 +178,7 @@ impl Bench {
     /// Stops everything that the test has started.
     pub(crate) async fn stop(self) {
         let tasks = self.tasks;
-        drop((self.lanes, self.outbox, self.clients));
+        drop((self.lanes, self.outbox, self.clients, self.probes));
         tasks.stop(Duration::from_secs(10)).await.unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod bench;
 pub(crate) mod control_plane;
+pub(crate) mod parties;
 pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod world;

@@ -29,6 +29,16 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(parameters, key).unwrap())
     }
 
+    /// An authority whose certificate this one signs.
+    pub(crate) fn subordinate(&self, name: &str) -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(parameters, key, &self.0).unwrap())
+    }
+
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }
@@ -108,6 +118,11 @@ impl Authority {
 }
 
 impl Leaf {
+    /// Its serial number in lower-case hexadecimal.
+    pub(crate) fn serial(&self) -> String {
+        tls::certificate_facts(&self.certificate).unwrap().serial
+    }
+
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.clone()).into()
     }

@@ -26,7 +26,7 @@ use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -39,6 +39,9 @@ pub(crate) struct Received {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) version: http::Version,
+    pub(crate) method: http::Method,
+    /// What the client presented, leaf first.
+    pub(crate) client: Vec<CertificateDer<'static>>,
 }
 
 /// What a receiver has seen.
@@ -63,6 +66,18 @@ impl Receiver {
         format!("https://{}/hook?x=1", self.address)
     }
 
+    /// How many connections were opened so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until `count` whole requests have come.
+    pub(crate) async fn has_received(&self, count: usize) {
+        while self.seen.requests.lock().unwrap().len() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.seen.requests.lock().unwrap().clone()
     }
@@ -81,9 +96,12 @@ impl Receiver {
             async move {
                 seen.connections.fetch_add(1, Ordering::SeqCst);
                 let stream = acceptor.accept(tcp).await?;
+                let client = stream.get_ref().1.peer_certificates();
+                let client = client.unwrap_or_default().to_vec();
                 let service = service_fn(move |request| {
                     let (seen, answer) = (Arc::clone(&seen), answer.clone());
-                    async move { Ok::<_, Infallible>(take(&seen, request, answer).await) }
+                    let client = client.clone();
+                    async move { Ok::<_, Infallible>(take(&seen, request, client, answer).await) }
                 });
                 let connection = auto::Builder::new(TokioExecutor::new());
                 // How the connection ends is the client's to judge.
@@ -132,7 +150,12 @@ impl Receiver {
     }
 }
 
-async fn take<A, F>(seen: &Seen, request: Request<Incoming>, answer: A) -> Answer
+async fn take<A, F>(
+    seen: &Seen,
+    request: Request<Incoming>,
+    client: Vec<CertificateDer<'static>>,
+    answer: A,
+) -> Answer
 where
     A: Fn(Received) -> F,
     F: Future<Output = Answer>,
@@ -146,6 +169,8 @@ where
         headers: head.headers,
         body: body.unwrap_or_default(),
         version: head.version,
+        method: head.method,
+        client,
     };
     seen.requests.lock().unwrap().push(received.clone());
     let answer = answer(received).await;
