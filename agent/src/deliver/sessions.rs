@@ -156,3 +156,26 @@ impl fmt::Debug for View {
         f.debug_struct("View").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use countersign_shared::time::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_stays_forgotten() {
+        let sessions = Arc::new(Sessions::new(Arc::new(SystemClock)));
+        let view = View {
+            sessions: Arc::clone(&sessions),
+            handshake: Arc::default(),
+        };
+        let name = ServerName::try_from("a.example").unwrap();
+        view.set_kx_hint(name.clone(), NamedGroup::X25519);
+        assert_eq!(view.kx_hint(&name), Some(NamedGroup::X25519));
+        sessions.forget();
+        assert_eq!(view.kx_hint(&name), None);
+        view.set_kx_hint(name.clone(), NamedGroup::X25519);
+        assert_eq!(view.kx_hint(&name), None);
+    }
+}

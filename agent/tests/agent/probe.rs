@@ -109,6 +109,24 @@ async fn a_probe_neither_takes_nor_leaves_a_connection_or_a_session() {
 }
 
 #[tokio::test]
+async fn a_probe_leaves_the_sessions_of_deliveries_alone() {
+    let (bench, pki) = (Bench::new(), Pki::new());
+    let receiver = Receiver::answering(&bench.tasks, pki.strict().config(), |_| {
+        let mut answer = answer(204, "");
+        let headers = answer.headers_mut();
+        headers.insert("connection", "close".parse().unwrap());
+        std::future::ready(answer)
+    })
+    .await;
+    bench.install(pki.bundle(&receiver.url()));
+    assert!(!bench.deliver("x").await.handshake.unwrap().resumed);
+    let report = bench.probes.make(&probe(ACTIVE, Chain)).await;
+    assert!(report.accepted && !report.handshake.unwrap().resumed);
+    assert!(bench.deliver("x").await.handshake.unwrap().resumed);
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_receiver_that_does_not_insist_is_seen() {
     let (bench, pki) = (Bench::new(), Pki::new());
     let config = || Setup::new(pki.receiver.server(), Clients::Any).config();

@@ -1,7 +1,7 @@
 //! Revoked certificates: their connections end at once, idle or busy, and nothing goes out with them
 //! any more.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::support::{
     bench::{Bench, bundle, destination},
@@ -9,6 +9,7 @@ use crate::support::{
     pki::Leaf,
     receiver::{Answer, Receiver, Setup, answer},
 };
+use countersign_agent::deliver::Stopped;
 use countersign_shared::{
     bundle::{Bundle, MtlsEnforcement},
     class::FailureClass as Class,
@@ -27,6 +28,13 @@ fn revoked_here(outcome: &Outcome) {
         "{outcome:?}"
     );
     assert!(outcome.detail.contains("control plane"), "{outcome:?}");
+}
+
+/// Waits until what was stopped has ended: soon, and not only when the pool gives an unused
+/// connection up after 30 s or the attempt is over after 20 s.
+async fn soon(stopped: Stopped) {
+    let ended = tokio::time::timeout(Duration::from_secs(10), stopped.ended());
+    ended.await.expect("a connection is still open");
 }
 
 fn ours(pki: &Pki, url: &str, leaf: &Leaf) -> Bundle {
@@ -70,7 +78,7 @@ async fn idle_connections_are_closed_and_no_session_is_resumed() {
 
         let stopped = bench.clients.revoke(&destination(), &[leaf.serial()]);
         assert_eq!(stopped.connections(), usize::from(keeps));
-        stopped.ended().await;
+        soon(stopped).await;
         let outcome = bench.deliver("x").await;
         revoked_here(&outcome);
         assert_eq!(outcome.handshake, None);
@@ -109,7 +117,7 @@ async fn busy_connections_end_at_once() {
         receiver.has_received(64).await;
         let stopped = bench.clients.revoke(&destination(), &[leaf.serial()]);
         assert!(stopped.connections() >= 1);
-        stopped.ended().await;
+        soon(stopped).await;
         // The receiver never answers: 64 are cut off, the others are not begun.
         for _ in 0..100 {
             revoked_here(&bench.next().await);
@@ -152,7 +160,7 @@ async fn what_waits_for_the_receiver_to_read_or_to_shake_hands_ends_too() {
         reaching.recv().await.unwrap();
         let stopped = bench.clients.revoke(&destination(), &[leaf.serial()]);
         assert_eq!(stopped.connections(), 1);
-        stopped.ended().await;
+        soon(stopped).await;
         revoked_here(&bench.next().await);
         bench.stop().await;
     }
@@ -173,7 +181,7 @@ async fn attempts_go_on_with_a_fallback_that_is_not_revoked() {
     receiver.has_received(1).await;
     let stopped = bench.clients.revoke(&destination(), &[new.serial()]);
     gate.add_permits(10);
-    stopped.ended().await;
+    soon(stopped).await;
     let both = [bench.next().await, bench.deliver("x").await];
     bench.install(rotating);
     for outcome in both.into_iter().chain([bench.deliver("x").await]) {
@@ -199,7 +207,7 @@ async fn a_revocation_that_overtakes_its_bundle_holds() {
     let receiver = Receiver::start(&bench.tasks, pki.strict().config(), 204).await;
     let stopped = bench.clients.revoke(&destination(), &[leaf.serial()]);
     assert_eq!(stopped.connections(), 0);
-    stopped.ended().await;
+    soon(stopped).await;
     bench.install(ours(&pki, &receiver.url(), &leaf));
     revoked_here(&bench.deliver("x").await);
     assert_eq!(receiver.connections(), 0);
