@@ -96,9 +96,7 @@ impl Attempt<'_> {
         let active = match (active, remembered) {
             (Some(active), _) => OfActive::Tried(active),
             (None, Some(known)) if usability == Usability::Usable => {
-                let mut known = (*known).clone();
-                known.handshake = None;
-                OfActive::Known(known)
+                OfActive::Known((*known).clone())
             }
             (None, _) => OfActive::Known(unusable(bundle.active.version, usability)),
         };
@@ -131,7 +129,7 @@ impl Attempt<'_> {
         match lesson {
             Lesson::FallbackFirst => {
                 if let Ended::With(_, Some(refusal)) = ended
-                    && bundle.remember((**refusal).clone())
+                    && bundle.remember(refusal)
                 {
                     tracing::warn!(
                         destination = %bundle.destination, refused = refusal.version,

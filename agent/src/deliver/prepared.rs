@@ -87,8 +87,13 @@ impl Prepared {
     }
 
     /// Remembers that the receiver refused the active certificate and took the fallback; false when
-    /// it was remembered already.
-    pub(super) fn remember(&self, refusal: CertificateRefusal) -> bool {
+    /// it was remembered already. The handshake is that attempt's and not kept.
+    pub(super) fn remember(&self, refusal: &CertificateRefusal) -> bool {
+        let refusal = CertificateRefusal {
+            handshake: None,
+            detail: refusal.detail.clone(),
+            ..*refusal
+        };
         self.refusal.swap(Some(Arc::new(refusal))).is_none()
     }
 

@@ -2,31 +2,28 @@
 //! full, so that reading never stops for writing. Outcomes are reported as they come, many in one
 //! message when many are there, never waiting for company.
 
-use std::{collections::VecDeque, future::pending, time::Duration};
+mod bundles;
+
+use std::{collections::VecDeque, time::Duration};
 
 use countersign_proto::v1::{
-    self, BundleAcknowledgement, BundleStatus, ConnectRequest, LeaseExtension,
-    LeaseExtensionResult, OutcomeAcknowledgement, OutcomeReport, connect_request::Message as Out,
+    self, BundleStatus, ConnectRequest, LeaseExtension, LeaseExtensionResult,
+    OutcomeAcknowledgement, OutcomeReport, connect_request::Message as Out,
     connect_response::Message as In,
 };
 use countersign_shared::{
     job::LeaseId,
-    name::DestinationName,
     wire::{self, lease_from_wire, lease_to_wire},
 };
-use prost::Message as _;
 use tokio::{
     sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
 use tonic::{Status, Streaming};
-use zeroize::Zeroizing;
 
+use self::bundles::{ToDisk, on_disk};
 use super::{answers::Answers, connect::Open, credit::Granted, jobs::job_from_wire, parts::Parts};
-use crate::{
-    deliver::Activation,
-    journal::{Durable, JournalError},
-};
+use crate::deliver::Activation;
 
 /// Most outcomes in one message.
 const REPORT: usize = 256;
@@ -52,13 +49,6 @@ pub(super) enum Ended {
     Silent,
     /// The control plane, or the connection, ended it with an error.
     Failed(Status),
-}
-
-/// A bundle that is on its way to disk.
-struct ToDisk {
-    durable: Durable,
-    destination: DestinationName,
-    generation: u64,
 }
 
 /// A session that is up.
@@ -212,74 +202,6 @@ impl<'a> Session<'a> {
         self.parts.outbox.acknowledge(&leases);
     }
 
-    async fn take_bundle(&mut self, message: v1::Bundle) {
-        // As it came, so that what is restored has the same hash.
-        let encoded = Zeroizing::new(message.encode_to_vec());
-        let (name, generation) = (message.destination.clone(), message.generation);
-        let bundle = match self.parts.bundles.install(message) {
-            Ok(bundle) => bundle,
-            Err(error) => {
-                tracing::warn!(destination = name, generation, %error, "bundle refused");
-                let reason = error.to_string();
-                return self.say(name, generation, BundleStatus::Refused, &reason);
-            }
-        };
-        let (destination, generation) = (bundle.destination.clone(), bundle.generation);
-        tracing::info!(%destination, generation, "bundle accepted");
-        self.acknowledge(&destination, generation, BundleStatus::Received, "");
-        match self.parts.bundles.persist(&bundle, &encoded).await {
-            Ok(durable) => self.to_disk.push_back(ToDisk {
-                durable,
-                destination,
-                generation,
-            }),
-            Err(error) => tracing::warn!(%destination, %error, "the bundle is not on disk"),
-        }
-    }
-
-    fn stored(&mut self, result: Result<(), JournalError>) {
-        let Some(stored) = self.to_disk.pop_front() else {
-            return;
-        };
-        let (destination, generation) = (stored.destination, stored.generation);
-        match result {
-            Ok(()) => self.acknowledge(&destination, generation, BundleStatus::Durable, ""),
-            Err(error) => tracing::warn!(%destination, %error, "the bundle is not on disk"),
-        }
-    }
-
-    async fn remove_bundle(&mut self, destination: &str) {
-        let Ok(destination) = destination.parse::<DestinationName>() else {
-            return tracing::warn!("the removal of a bundle without a name was ignored");
-        };
-        tracing::info!(%destination, "bundle removed");
-        if let Err(error) = self.parts.bundles.remove(&destination).await {
-            tracing::warn!(%destination, %error, "the bundle is still on disk");
-        }
-    }
-
-    fn acknowledge(
-        &mut self,
-        destination: &DestinationName,
-        generation: u64,
-        status: BundleStatus,
-        reason: &str,
-    ) {
-        let generation = i64::try_from(generation).unwrap_or(i64::MAX);
-        self.say(destination.to_string(), generation, status, reason);
-    }
-
-    fn say(&mut self, destination: String, generation: i64, status: BundleStatus, reason: &str) {
-        let acknowledgement = BundleAcknowledgement {
-            destination,
-            generation,
-            status: status.into(),
-            reason: reason.to_owned(),
-        };
-        self.queue
-            .push_back(Out::BundleAcknowledgement(acknowledgement));
-    }
-
     fn extend_leases(&mut self) {
         let due = self.parts.lanes.in_hand().to_extend(self.parts.clock.now());
         for some in due.chunks(EXTENSION) {
@@ -310,16 +232,6 @@ fn next(queue: &mut VecDeque<Out>, parts: &Parts) -> Option<Out> {
         .map(|it| wire::outcome_to_wire(it))
         .collect();
     (!outcomes.is_empty()).then(|| Out::OutcomeReport(OutcomeReport { outcomes }))
-}
-
-/// Waits for the oldest bundle on its way to disk; the journal keeps the order.
-async fn on_disk(waiting: &mut VecDeque<ToDisk>) -> Result<(), JournalError> {
-    match waiting.front_mut() {
-        Some(first) => (&mut first.durable)
-            .await
-            .unwrap_or(Err(JournalError::Closed)),
-        None => pending().await,
-    }
 }
 
 fn leases(list: &[v1::HeldLease]) -> Vec<LeaseId> {
