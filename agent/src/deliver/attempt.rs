@@ -92,7 +92,11 @@ impl Attempt<'_> {
             }
         }
         let Tried { active, fallback } = tried;
-        let lesson = lesson(active.as_ref(), fallback.as_ref());
+        let lesson = match bundle.active.client.standing().is_revoked() {
+            // It was not the receiver that refused it, and it is not presented again in any case.
+            true => Lesson::Nothing,
+            false => lesson(active.as_ref(), fallback.as_ref()),
+        };
         let active = match (active, remembered) {
             (Some(active), _) => OfActive::Tried(active),
             (None, Some(known)) if usability == Usability::Usable => {
