@@ -37,7 +37,10 @@ impl Rotations {
     async fn take_in(&self, evidence: &Evidence) -> Result<(), StoreError> {
         let (destination, now) = (evidence.destination, self.clock.now());
         let shown = evidence.shown;
-        if let Some((version, class)) = shown.refused {
+        // Only where the one before was taken: else the receiver may just be restarting.
+        if let Some((version, class)) = shown.refused
+            && shown.presented.is_some()
+        {
             let noted = self.store.note_refusal(destination, version, class, now);
             if noted.await? {
                 self.poke.poke();
