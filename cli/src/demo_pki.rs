@@ -57,6 +57,46 @@ pub(crate) fn server_for_loopback(now: Timestamp) -> Result<ServerIdentity, rcge
     })
 }
 
+/// An authority that issues and keeps nothing: what a benchmark compares with.
+pub(crate) struct BareAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    now: Timestamp,
+}
+
+/// The key is secret.
+impl fmt::Debug for BareAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BareAuthority").finish_non_exhaustive()
+    }
+}
+
+impl BareAuthority {
+    /// Makes its key.
+    ///
+    /// # Errors
+    /// When the crypto library makes no key.
+    pub(crate) fn new(now: Timestamp) -> Result<Self, rcgen::Error> {
+        let parameters = authority("Benchmark CA", now);
+        Ok(Self {
+            issuer: Issuer::new(parameters, KeyPair::generate()?),
+            now,
+        })
+    }
+
+    /// A fresh P-256 key and a certificate for it.
+    ///
+    /// # Errors
+    /// When the crypto library makes no key or signature.
+    pub(crate) fn issue(&self) -> Result<Certificate, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut parameters = named("countersign-delivery.bench", self.now);
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.use_authority_key_identifier_extension = true;
+        parameters.signed_by(&key, &self.issuer)
+    }
+}
+
 fn authority(name: &str, now: Timestamp) -> CertificateParams {
     let mut parameters = named(name, now);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -10,9 +10,10 @@
 //! 4. `bare`, `generator`, `setup`
 //! 5. `measure`
 //! 6. `report`
-//! 7. `table`
+//! 7. `certificates`, `table`
 
 pub(crate) mod bare;
+mod certificates;
 mod child;
 mod failure;
 mod files;
@@ -35,9 +36,9 @@ mod setup;
 mod stream;
 mod table;
 
-use std::{fs, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use countersign_shared::{
     logging::{self, LogFormat},
     tasks::stop_signal,
@@ -73,14 +74,23 @@ Exit status 0: every delivery to a live destination was accepted, received and s
 Examples:
   countersign bench                                       full speed, 100 destinations, 1 KiB
   countersign bench --rate 1000 --duration 60 --json      latency at a rate, for a script
-  countersign bench --rate 500 --slow-share 0.1 --dead-share 0.1   do the bad harm the good?";
+  countersign bench --rate 500 --slow-share 0.1 --dead-share 0.1   do the bad harm the good?
+  countersign bench certificates --count 100000           issue, store and distribute certificates";
 
 /// Flags of `countersign bench`.
 #[derive(Debug, Args)]
-#[command(after_help = NOTES)]
+#[command(after_help = NOTES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     #[command(flatten)]
     options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Measure how fast client certificates are issued, stored and distributed.
+    Certificates(certificates::Options),
 }
 
 /// Measures; returns when it has ended and nothing of it is left running.
@@ -95,15 +105,25 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         .and_then(|runtime| {
             // The filter is one that is understood.
             let _ = logging::init(LogFormat::Human, "warn");
-            runtime.block_on(bench(&arguments.options))
+            match &arguments.what {
+                None => {
+                    let report = runtime.block_on(bench(&arguments.options))?;
+                    Ok(tell(&report, arguments.options.json))
+                }
+                Some(What::Certificates(options)) => {
+                    let report = runtime.block_on(certificates(options))?;
+                    output::result(&match options.json {
+                        true => report.to_json(),
+                        false => report.table(),
+                    });
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
         });
-    match result {
-        Ok(report) => tell(&report, arguments.options.json),
-        Err(failure) => {
-            output::error(&format!("countersign bench: {failure}"));
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|failure: Failure| {
+        output::error(&format!("countersign bench: {failure}"));
+        ExitCode::FAILURE
+    })
 }
 
 fn tell(report: &Report, json: bool) -> ExitCode {
@@ -119,11 +139,26 @@ fn tell(report: &Report, json: bool) -> ExitCode {
     }
 }
 
+async fn certificates(options: &certificates::Options) -> Result<certificates::Report, Failure> {
+    let measure = async |parts: &mut Parts| certificates::run(parts, options).await;
+    with_parts(options.data_dir.as_deref(), measure).await
+}
+
 async fn bench(options: &Options) -> Result<Report, Failure> {
-    let directory = directory(options)?;
+    let measure = async |parts: &mut Parts| measure(parts, options).await;
+    let measured = with_parts(options.data_dir.as_deref(), measure).await?;
+    Ok(Report::new(options.clone(), Machine::this(), measured))
+}
+
+/// Measures, and leaves nothing running.
+async fn with_parts<T>(
+    data_dir: Option<&Path>,
+    measure: impl AsyncFnOnce(&mut Parts) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let directory = directory(data_dir)?;
     let mut parts = Parts::new(directory, Console::new(Stream::Error));
     let measured = tokio::select! {
-        measured = measure(&mut parts, options) => measured,
+        measured = measure(&mut parts) => measured,
         signal = stop_signal() => match signal {
             Ok(name) => Err(Failure::Interrupted(name)),
             Err(error) => Err(Failure::io("can't wait for signals")(error)),
@@ -135,9 +170,9 @@ async fn bench(options: &Options) -> Result<Report, Failure> {
         _ = stop_signal() => {}
     }
     let closed = parts.directory.close();
-    let report = Report::new(options.clone(), Machine::this(), measured?);
+    let measured = measured?;
     closed.map_err(Failure::io("can't remove the temporary directory"))?;
-    Ok(report)
+    Ok(measured)
 }
 
 async fn measure(parts: &mut Parts, options: &Options) -> Result<measure::Measured, Failure> {
@@ -146,8 +181,8 @@ async fn measure(parts: &mut Parts, options: &Options) -> Result<measure::Measur
 }
 
 /// An earlier run's deliveries would be counted as this one's.
-fn directory(options: &Options) -> Result<Directory, Failure> {
-    let directory = Directory::open(options.data_dir.as_deref(), false, PREFIX)
+fn directory(data_dir: Option<&Path>) -> Result<Directory, Failure> {
+    let directory = Directory::open(data_dir, false, PREFIX)
         .map_err(Failure::io("can't use the data directory"))?;
     let mut content = fs::read_dir(directory.root()).map_err(Failure::io("the data directory"))?;
     match content.next() {

@@ -50,6 +50,52 @@ pub(crate) struct Setup {
     _dead: TcpSocket,
 }
 
+/// What is there before any destination.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Where the control plane listens.
+    pub(crate) addresses: Addresses,
+    /// Its API.
+    pub(crate) administrator: Administrator,
+    /// Resource names of the accounts.
+    pub(crate) accounts: Vec<String>,
+    /// Where the receiver listens.
+    pub(crate) receiver: SocketAddr,
+    /// The authority of its certificate, in PEM.
+    pub(crate) receiver_ca_pem: String,
+    /// Where it says so.
+    pub(crate) listening: PathBuf,
+    /// Where it writes its records.
+    pub(crate) received: PathBuf,
+    /// A client certificate that it takes, for the bare client.
+    pub(crate) client: ClientIdentity,
+}
+
+/// Starts control plane and receiver, and makes accounts.
+///
+/// # Errors
+/// The first [`Failure`]; what was started until then is in `parts`.
+pub(crate) async fn prepare(parts: &mut Parts, count: u32) -> Result<Prepared, Failure> {
+    let (addresses, administrator) = control_plane(parts).await?;
+    parts.console.busy("accounts");
+    let client = demo_pki::client(SystemClock.now())?;
+    let mut anchors = client.ca_pem.clone();
+    let accounts = accounts(&administrator, addresses.http, count, &mut anchors).await?;
+    let listening = parts.directory.root().join("receiver.json");
+    let received = parts.directory.root().join("received");
+    let receiver = receiver(parts, &anchors, &listening, &received).await?;
+    Ok(Prepared {
+        addresses,
+        administrator,
+        accounts,
+        receiver: receiver.address,
+        receiver_ca_pem: receiver.ca_pem,
+        listening,
+        received,
+        client,
+    })
+}
+
 /// Starts it.
 ///
 /// # Errors
@@ -59,23 +105,25 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
     if !kinds.contains(&Kind::Live) {
         return Err(Failure::NothingLive);
     }
-    let (addresses, administrator) = control_plane(parts).await?;
-    parts.console.busy("accounts");
-    let client = demo_pki::client(SystemClock.now())?;
-    let mut anchors = client.ca_pem.clone();
-    let accounts = accounts(&administrator, addresses.http, options, &mut anchors).await?;
     let (dead, refusing) = refusing_address()?;
-    let listening = parts.directory.root().join("receiver.json");
-    let received = parts.directory.root().join("received");
-    let receiver = receiver(parts, &anchors, &listening, &received).await?;
+    let Prepared {
+        addresses,
+        administrator,
+        accounts,
+        receiver,
+        receiver_ca_pem,
+        listening,
+        received,
+        client,
+    } = prepare(parts, options.accounts).await?;
     let mut destinations = Vec::with_capacity(kinds.len());
     for (number, kind) in kinds.into_iter().enumerate() {
         let console = &mut parts.console;
         console.progress(|| format!("destinations: {number} of {}", options.destinations));
-        let url = url(number, kind, receiver.address, refusing);
+        let url = url(number, kind, receiver, refusing);
         let account = &accounts[number % accounts.len()];
         let (made, _) = administrator
-            .destination(account, &format!("d{number}"), &url, &receiver.ca_pem)
+            .destination(account, &format!("d{number}"), &url, &receiver_ca_pem)
             .await?;
         let name = made.name;
         destinations.push(PlannedDestination { name, kind });
@@ -118,11 +166,11 @@ async fn control_plane(parts: &mut Parts) -> Result<(Addresses, Administrator), 
 async fn accounts(
     administrator: &Administrator,
     http: SocketAddr,
-    options: &Options,
+    count: u32,
     anchors: &mut String,
 ) -> Result<Vec<String>, Failure> {
     let mut names = Vec::new();
-    for number in 0..options.accounts {
+    for number in 0..count {
         let (account, _) = administrator
             .account(&format!("bench-{number}"), "Benchmark")
             .await?;
@@ -181,7 +229,11 @@ fn url(number: usize, kind: Kind, receiver: SocketAddr, refusing: SocketAddr) ->
     url
 }
 
-async fn agent(
+/// Enrolls an agent and starts it; it is connected then.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn agent(
     parts: &mut Parts,
     administrator: &Administrator,
     agents: SocketAddr,
