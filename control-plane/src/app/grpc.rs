@@ -158,7 +158,7 @@ impl Services {
                 vault: vault(),
             },
             sessions: Arc::clone(&sessions),
-            wake,
+            wake: Arc::clone(&wake),
             clock: Arc::clone(&clock),
         };
         let probes = Arc::new(Probes::default());
@@ -170,6 +170,7 @@ impl Services {
             alerts: alerts.clone(),
             changes: Arc::clone(&changes),
             holds,
+            wake,
             poke: Arc::clone(&rotation_poke),
             lists: lists.clone(),
             policy: Policy::new(config.client_life, config.client_grace),

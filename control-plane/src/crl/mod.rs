@@ -11,6 +11,7 @@ use countersign_shared::{
     random,
     time::{Clock, Timestamp},
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(60);
 const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Lists are spread over this much of it, so that not all of them are due at once.
 const SPREAD: Duration = Duration::from_secs(3600);
+/// How much longer than it took to sign what was due the next look waits.
+const REST: u32 = 4;
 /// How many generations are looked up at once.
 const PAGE: usize = 500;
 /// How often a list is made again because another was stored meanwhile.
@@ -100,11 +103,17 @@ impl RevocationLists {
                 _ = look.tick() => {}
                 () = self.due.wait() => {}
             }
+            let started = Instant::now();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 signed = self.sign_due() => if let Err(error) = signed {
                     tracing::warn!(%error, "revocation lists not looked through; trying again");
                 }
+            }
+            // A rotation of many destinations revokes all the time, and long lists take long to sign.
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(started.elapsed() * REST) => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use countersign_shared::{
     probe::ProbePresentation,
     random,
     tasks::{OnFailure, Tasks},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc};
@@ -32,7 +32,7 @@ use crate::{
         ClientCertificateState as State, DestinationKey, HeldUp, ProbeNote, RotationChange,
         RotationStep, RotationView,
     },
-    signals::{Changes, Holds, Poke},
+    signals::{Changes, Holds, Poke, Wake},
     store::{Store, StoreError},
 };
 
@@ -44,6 +44,10 @@ const BATCH: usize = 256;
 const STEPS: usize = 24;
 /// Longest time without a look at what is due.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long it is shown which agents have stopped using a certificate.
+const KEEP_STOPS: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How often what is older is removed.
+const TIDY: Duration = Duration::from_secs(3600);
 /// How long to leave the store alone after it failed.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
@@ -73,6 +77,8 @@ pub struct Rotations {
     pub changes: Arc<Changes>,
     /// Told when deliveries may go out.
     pub holds: Arc<Holds>,
+    /// Told when deliveries may go out.
+    pub wake: Arc<Wake>,
     /// Told when something is due.
     pub poke: Arc<Poke>,
     /// Signs revocation lists.
@@ -255,6 +261,7 @@ impl Rotations {
     /// What was held for a certificate may go out.
     fn released(&self, destination: DestinationKey) {
         self.holds.release(destination);
+        self.wake.due(destination, self.clock.now());
     }
 
     async fn write(&self, view: &RotationView, step: RotationStep) -> Result<(), StoreError> {
@@ -334,7 +341,16 @@ impl Reconciler {
                     }
                 });
         }
+        let mut tidied: Option<Timestamp> = None;
         while !shutdown.is_cancelled() {
+            let now = self.rotations.clock.now();
+            if tidied.is_none_or(|at| now.since(at) > TIDY) {
+                tidied = Some(now);
+                let before = now.minus(KEEP_STOPS);
+                if let Err(error) = self.rotations.store.forget_stops(before).await {
+                    tracing::warn!(%error, "old stops not removed; trying again later");
+                }
+            }
             let pause = match self.find(&queue, &at_work).await {
                 Ok(pause) => pause,
                 Err(error) => {

@@ -6,7 +6,8 @@ use super::policy::Policy;
 use crate::{
     alerts::{CRITICAL_WITHIN, Verdict},
     model::{
-        AlertCause, AlertSeverity, ClientCertificateState as State, Finding, HeldUp, RotationView,
+        AlertCause, AlertSeverity, ClientCertificateState as State, DestinationState, Finding,
+        HeldUp, RotationView,
     },
 };
 
@@ -50,7 +51,10 @@ pub(super) fn verdicts(
 ) -> Vec<Verdict> {
     let resource = view.destination.name.to_string();
     let upload = |held_up| held_up == HeldUp::UploadNeeded;
-    let worth = held_up.filter(|(held_up, since)| patience_is_over(*held_up, *since, policy, now));
+    // Nobody waits for deliveries to a destination that is disabled.
+    let enabled = view.destination.state == DestinationState::Enabled;
+    let worth = held_up.filter(|_| enabled);
+    let worth = worth.filter(|(held_up, since)| patience_is_over(*held_up, *since, policy, now));
     let verdict = |cause, wanted: Option<HeldUp>| match wanted {
         None => Verdict::Clear(cause, resource.clone()),
         Some(held_up) => Verdict::Raise(Finding {

@@ -283,9 +283,11 @@ pub trait TenantStore: Send + Sync {
 pub trait DeliveryStore: Send + Sync {
     /// Accepts a delivery; a repeated request answers with the first delivery.
     async fn submit(&self, new: NewDelivery) -> Result<Delivery>;
-    /// Every destination that has unsettled deliveries and is enabled, with when its first is due.
+    /// Every destination that has unsettled deliveries, is enabled and has a client certificate, with
+    /// when its first is due.
     async fn due(&self) -> Result<Vec<Due>>;
-    /// When a destination's first delivery is due; `None` when it has none or is disabled.
+    /// When a destination's first delivery is due; `None` when it has none, is disabled, or has no
+    /// client certificate.
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>>;
     /// Leases what is due by `now`, oldest first, until `until`. Answers with the jobs, and for each
     /// grant's destination when its next delivery is due.

@@ -76,6 +76,8 @@ pub trait RotationStore: Send + Sync {
         serials: Vec<String>,
         now: Timestamp,
     ) -> Result<()>;
+    /// Forgets stops that were acknowledged before `before`.
+    async fn forget_stops(&self, before: Timestamp) -> Result<()>;
 
     /// A new generation of an authority, and new states of the ones before. `Changed` when a
     /// generation is not in the state that the caller saw.

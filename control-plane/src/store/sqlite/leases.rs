@@ -46,10 +46,10 @@ pub(super) fn delete_due(
     Ok(())
 }
 
-/// Every enabled destination with unsettled deliveries.
+/// Every destination with unsettled deliveries that is enabled and has a client certificate.
 pub(super) fn due(connection: &Connection) -> Result<Vec<Due>> {
     let query = "SELECT key, (SELECT min(due_at) FROM due WHERE destination = key) AS at
-                 FROM destinations WHERE state = ?";
+                 FROM destinations WHERE state = ? AND active_certificate > 0";
     let found = all(
         connection,
         query,
@@ -65,13 +65,14 @@ pub(super) fn due(connection: &Connection) -> Result<Vec<Due>> {
     Ok(found.into_iter().flatten().collect())
 }
 
-/// When the first delivery of an enabled destination is due.
+/// When the first delivery of a destination is due that is enabled and has a client certificate.
 pub(super) fn due_of(
     connection: &Connection,
     destination: DestinationKey,
 ) -> Result<Option<Timestamp>> {
     let query = "SELECT min(due_at) AS at FROM due WHERE destination = ?1
-                 AND EXISTS (SELECT 1 FROM destinations WHERE key = ?1 AND state = ?2)";
+                 AND EXISTS (SELECT 1 FROM destinations
+                             WHERE key = ?1 AND state = ?2 AND active_certificate > 0)";
     let wanted = params![destination.0, Column(DestinationState::Enabled)];
     let at: Option<Option<Column<Timestamp>>> =
         one(connection, query, wanted, |row| row.get("at"))?;

@@ -147,6 +147,15 @@ impl RotationStore for SqliteStore {
             .await
     }
 
+    async fn forget_stops(&self, before: Timestamp) -> Result<()> {
+        self.write(move |connection| {
+            let delete = "DELETE FROM stops WHERE acknowledged_at < ?";
+            execute(connection, delete, [Column(before)])?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn change_authorities(
         &self,
         owner: &AuthorityOwner,

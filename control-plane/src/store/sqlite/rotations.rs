@@ -303,6 +303,8 @@ fn retire(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Re
         let reason = RevocationReason::Superseded;
         authorities::note_revocation(connection, key, &certificate, reason, now)?;
     }
+    let forget = "DELETE FROM probe_notes WHERE destination = ? AND version = ?";
+    execute(connection, forget, params![key, version])?;
     stops::ask(connection, key, &certificate.serial, now)?;
     bundle_changed(connection, key, now)
 }
