@@ -1,7 +1,11 @@
 //! Client certificates by trust model: which authority signs, under which names, for how long. The
 //! shared authority is made when it is first needed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use countersign_shared::{
     name::DestinationName,
@@ -33,8 +37,50 @@ pub struct Issuing {
     pub delivery_domain: Arc<str>,
     /// How long a client certificate is valid.
     pub life: Duration,
+    /// Authorities that are open.
+    pub opened: Arc<Opened>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Authorities that signed last, kept open: opening one costs as much as signing with it. Whether one
+/// still signs is for the store to say when it gets the certificate; if not, what is kept is forgotten.
+#[derive(Debug, Default)]
+pub struct Opened(Mutex<HashMap<AuthorityOwner, Arc<Signer>>>);
+
+/// An authority, and whether its cross certificate is presented.
+#[derive(Debug)]
+struct Signer {
+    authority: SigningAuthority,
+    with_cross: bool,
+}
+
+/// Authorities that are kept open at most; beyond that all are forgotten.
+const KEPT_OPEN: usize = 1000;
+
+impl Opened {
+    fn get(&self, owner: &AuthorityOwner) -> Option<Arc<Signer>> {
+        self.lock().get(owner).map(Arc::clone)
+    }
+
+    fn keep(&self, signer: &Arc<Signer>) {
+        let mut kept = self.lock();
+        if kept.len() >= KEPT_OPEN {
+            kept.clear();
+        }
+        let owner = signer.authority.authority.owner.clone();
+        kept.insert(owner, Arc::clone(signer));
+    }
+
+    /// What is kept is out of date.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
+    /// Entries are whole or not there.
+    fn lock(&self) -> MutexGuard<'_, HashMap<AuthorityOwner, Arc<Signer>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Issuing {
@@ -51,17 +97,15 @@ impl Issuing {
         state: ClientCertificateState,
     ) -> Result<Option<ClientCertificate>, CaError> {
         let now = self.clock.now();
-        let authority = match config.trust_model {
+        let owner = match config.trust_model {
             TrustModel::Customer => return Ok(None),
-            TrustModel::Shared => self.shared(now).await?,
-            TrustModel::Dedicated => {
-                let owner = AuthorityOwner::Account(name.account_name());
-                self.active(&owner)
-                    .await?
-                    .ok_or(CaError::NoAuthority(owner))?
-            }
+            TrustModel::Shared => AuthorityOwner::Shared,
+            TrustModel::Dedicated => AuthorityOwner::Account(name.account_name()),
         };
-        let with_cross = self.cross_helps(&authority).await?;
+        let signer = match self.opened.get(&owner) {
+            Some(signer) => signer,
+            None => self.open(owner, now).await?,
+        };
         let names = self.names(name, config.trust_model);
         let store = self.store.as_ref();
         let scope = self.vault.account(store, &name.account_name()).await?;
@@ -72,10 +116,28 @@ impl Issuing {
             key_algorithm: config.key_algorithm,
             life: self.life,
             state,
-            with_cross,
+            with_cross: signer.with_cross,
         };
-        let issued = ca::issue_client(&new, &authority, &scope, store, now).await?;
+        let authority = &signer.authority;
+        let issued = ca::issue_client(&new, authority, &scope, store, now).await?;
         Ok(Some(issued))
+    }
+
+    async fn open(&self, owner: AuthorityOwner, now: Timestamp) -> Result<Arc<Signer>, CaError> {
+        let authority = match &owner {
+            AuthorityOwner::Shared => self.shared(now).await?,
+            _ => {
+                let active = self.active(&owner).await?;
+                active.ok_or(CaError::NoAuthority(owner))?
+            }
+        };
+        let with_cross = self.cross_helps(&authority).await?;
+        let signer = Arc::new(Signer {
+            authority,
+            with_cross,
+        });
+        self.opened.keep(&signer);
+        Ok(signer)
     }
 
     /// A key and a request for a receiver's own CA.

@@ -115,6 +115,7 @@ impl Services {
             trust_domain: Arc::clone(&trust_domain),
             delivery_domain: config.delivery_domain.as_str().into(),
             life: config.client_life,
+            opened: Arc::default(),
             clock: Arc::clone(&clock),
         };
         let (changes, rotation_poke) = (Arc::new(Changes::default()), Arc::new(Poke::default()));
@@ -185,6 +186,7 @@ impl Services {
             changes,
             poke: rotation_poke,
             lists: lists.clone(),
+            opened: Arc::clone(&rotations.issuing.opened),
             clock,
         };
         Self {

@@ -74,25 +74,42 @@ impl Destinations {
         if request.is_none() && self.store.destination(&name).await.is_ok() {
             return Err(StoreError::AlreadyExists(name.to_string()).into());
         }
+        match self.make(&name, &config, &request).await {
+            // The authority's next generation has just begun to sign.
+            Err(CaError::Store(StoreError::Changed(_))) => {
+                self.issuing.opened.forget();
+                self.make(&name, &config, &request).await
+            }
+            made => made,
+        }
+    }
+
+    async fn make(
+        &self,
+        name: &DestinationName,
+        config: &DestinationConfig,
+        request: &Option<RequestKey>,
+    ) -> Result<Destination, CaError> {
         let now = self.clock.now();
+        let account = &name.account_name();
         let scope = self.vault.account(self.store.as_ref(), account).await?;
         let first = ClientCertificateState::Active;
-        let mut certificate = self.issuing.issue(&name, &config, 1, first).await?;
+        let mut certificate = self.issuing.issue(name, config, 1, first).await?;
         let mut look_at = now;
         if let Some(certificate) = &mut certificate {
             certificate.activated_at = Some(now);
             // There is nothing to do for a while.
             look_at = now.plus((self.issuing.life / 4).min(FIRST_LOOK));
         }
-        let secret = new_secret(&name, 1, &scope, now)?;
+        let secret = new_secret(name, 1, &scope, now)?;
         let new = NewDestination {
-            name,
-            config,
+            name: name.clone(),
+            config: config.clone(),
             certificate,
             secret,
             created_at: now,
             look_at,
-            request,
+            request: request.clone(),
         };
         let made = self.store.create_destination(new).await?;
         if look_at <= now {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     ca::{self, CaError, NewGeneration, SigningAuthority},
     crl::RevocationLists,
+    issuing::Opened,
     model::{
         Authority, AuthorityOwner, AuthorityState, DestinationTrust, GenerationUse, Page,
         TrustModel, TrustState,
@@ -69,6 +70,8 @@ pub struct Authorities {
     pub poke: Arc<Poke>,
     /// Signs revocation lists.
     pub lists: RevocationLists,
+    /// Authorities that are kept open.
+    pub opened: Arc<Opened>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -325,6 +328,7 @@ impl Authorities {
     }
 
     fn changed(&self) {
+        self.opened.forget();
         self.lists.due.poke();
         self.poke.poke();
     }

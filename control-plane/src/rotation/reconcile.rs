@@ -108,8 +108,8 @@ impl Rotations {
             match self.take(&view, next).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                // Somebody else took a step: decide anew.
-                Err(RotationError::Store(StoreError::Changed(_))) => {}
+                // Somebody else took a step, or the authority is another now: decide anew.
+                Err(RotationError::Store(StoreError::Changed(_))) => self.issuing.opened.forget(),
                 Err(error) => return Err(error),
             }
         }

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     model::{
-        Authority, AuthorityOwner, ClientCertificate, ClientCertificateState, Page, Sealed, Serial,
+        Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Page,
+        Sealed, Serial, TrustModel,
     },
     store::{CertificateStore, Result, StoreError},
 };
@@ -18,13 +19,17 @@ use crate::{
 #[async_trait]
 impl CertificateStore for SqliteStore {
     async fn record_serials(&self, serials: Vec<Serial>, now: Timestamp) -> Result<()> {
-        self.write(move |connection| {
-            for serial in serials {
-                let insert = "INSERT OR IGNORE INTO serials (serial, recorded_at) VALUES (?, ?)";
-                if execute(connection, insert, params![Column(serial), Column(now)])? == 0 {
+        self.write_checked(move |connection| {
+            for serial in &serials {
+                let query = "SELECT 1 FROM serials WHERE serial = ?";
+                if one(connection, query, [Column(*serial)], |_| Ok(()))?.is_some() {
                     let taken = format!("serial number {}", serial.to_hex());
                     return Err(StoreError::AlreadyExists(taken));
                 }
+            }
+            for serial in serials {
+                let insert = "INSERT INTO serials (serial, recorded_at) VALUES (?, ?)";
+                execute(connection, insert, params![Column(serial), Column(now)])?;
             }
             Ok(())
         })
@@ -110,11 +115,30 @@ pub(super) fn insert_authority(connection: &Connection, authority: &Authority) -
     revocations::insert_list(connection, authority)
 }
 
+/// Inserts a new certificate. `Changed` when the generation that signed it does not sign any more.
 pub(super) fn insert_certificate(
     connection: &Connection,
     destination: i64,
     new: &ClientCertificate,
 ) -> Result<()> {
+    if let Some(generation) = new.issuer_generation {
+        let owner = match new.trust_model {
+            TrustModel::Shared => "'shared'",
+            _ => {
+                "(SELECT 'accounts/' || a.id FROM destinations d JOIN accounts a
+                  ON a.key = d.account WHERE d.key = ?1)"
+            }
+        };
+        let query = format!(
+            "SELECT state FROM authorities WHERE owner = {owner} AND generation = ?2 AND ?1 = ?1"
+        );
+        let wanted = params![destination, generation];
+        let state = one(connection, &query, wanted, |row| get(row, "state"))?;
+        if state != Some(AuthorityState::Active) {
+            let text = format!("generation {generation} of the authority");
+            return Err(StoreError::Changed(text));
+        }
+    }
     let insert = "INSERT INTO client_certificates
                   (destination, version, state, trust_model, key_algorithm, serial, certificate,
                    chain, issuer_generation, sealed_key, not_before, not_after, activated_at,
