@@ -18,7 +18,7 @@ use crate::{
     ca::{self, CaError, SigningAuthority, pem},
     config::Config,
     kek::{FileKek, KekError, KekProvider as _},
-    model::{AuthorityOwner, Serial},
+    model::{AuthorityOwner, KeyAlgorithm, Serial},
     store::{Installation, InstallationFacts, Store, StoreError, sqlite::SqliteStore},
     vault::{INSTALLATION, Vault, VaultError},
 };
@@ -103,7 +103,8 @@ pub async fn open(
             let now = clock.now();
             let key = auth::generate("administrator", now);
             hand_over(admin_key_file, &key.1)?;
-            install(store.as_ref(), &vault, kek.id(), key.0, now).await?;
+            let root_key = config.root_key;
+            install(store.as_ref(), &vault, (kek.id(), root_key), key.0, now).await?;
             admin_key_file.is_none().then_some(key.1)
         }
     };
@@ -175,7 +176,7 @@ fn hand_over(file: Option<&Path>, key: &SecretText) -> Result<(), StartError> {
 async fn install(
     store: &dyn Store,
     vault: &Vault,
-    kek_id: &str,
+    (kek_id, root_key): (&str, KeyAlgorithm),
     api_key: crate::model::ApiKey,
     now: countersign_shared::time::Timestamp,
 ) -> Result<(), StartError> {
@@ -185,7 +186,7 @@ async fn install(
     let (data_key, scope) = vault.new_scope(INSTALLATION).await?;
     let serials: [Serial; 4] = std::array::from_fn(|_| Serial::from_random(random::bytes()));
     store.record_serials(serials.to_vec(), now).await?;
-    let root = ca::new_root(&short, &scope, serials[0], now)?;
+    let root = ca::new_root(&short, root_key, &scope, serials[0], now)?;
     let agents = ca::new_agents_authority(&short, &root, &scope, [serials[1], serials[2]], now)?;
     let server = ca::new_server_authority(&short, &scope, serials[3], now)?;
     let installation = Installation {

@@ -9,6 +9,8 @@ use countersign_shared::{
 };
 use toml::Value;
 
+use crate::model::KeyAlgorithm;
+
 /// Life of a client certificate unless something else is configured: 90 days.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long the one before is kept unless something else is configured: a day.
@@ -37,6 +39,8 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// The KEK's file.
     pub kek_file: PathBuf,
+    /// The kind of key that the internal root gets at the first start.
+    pub root_key: KeyAlgorithm,
     /// How long client certificates of ours are valid.
     pub client_life: Duration,
     /// How long the client certificate before is kept after it was replaced.
@@ -108,6 +112,7 @@ impl Config {
         let heartbeat = reader.seconds("agents.heartbeat_seconds", 1..=300);
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
         let keep = keep(&mut reader);
+        let root_key = root_key(&mut reader);
         let (client_life, client_grace) = client_certificates(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
         let log_format = reader.parsed("log.format").unwrap_or_default();
@@ -120,6 +125,7 @@ impl Config {
                 data_dir,
                 trust_domain,
                 delivery_domain,
+                root_key,
                 client_life,
                 client_grace,
                 listen,
@@ -215,6 +221,19 @@ fn server_names(reader: &mut Reader) -> Vec<String> {
         }
     }
     names
+}
+
+/// The kind of key that the internal root gets at the first start; later it is what it is.
+fn root_key(reader: &mut Reader) -> KeyAlgorithm {
+    const SETTING: &str = "certificates.root_key";
+    match reader.text(SETTING).as_deref() {
+        None | Some("P-256") => KeyAlgorithm::EcdsaP256,
+        Some("P-384") => KeyAlgorithm::EcdsaP384,
+        Some(other) => {
+            reader.mistake(SETTING, format!("'{other}' is neither 'P-256' nor 'P-384'"));
+            KeyAlgorithm::EcdsaP256
+        }
+    }
 }
 
 /// How long client certificates are valid, and how long each is kept after it was replaced.

@@ -4,18 +4,19 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `config`, `metrics`, `model`
-//! 2. `kek`, `signals`, `store`
-//! 3. `auth`, `vault`
-//! 4. `bundles`, `ca`, `deliveries`
-//! 5. `crl`, `issuing`
-//! 6. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
-//! 7. `rotation`
-//! 8. `dispatch`
-//! 9. `api`
-//! 10. `listen`
-//! 11. `app`
-//! 12. `command`
+//! 1. `model`
+//! 2. `config`, `metrics`
+//! 3. `kek`, `signals`, `store`
+//! 4. `auth`, `vault`
+//! 5. `bundles`, `ca`, `deliveries`
+//! 6. `crl`, `issuing`
+//! 7. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
+//! 8. `rotation`
+//! 9. `dispatch`
+//! 10. `api`
+//! 11. `listen`
+//! 12. `app`
+//! 13. `command`
 
 pub mod accounts;
 pub mod agents;

@@ -168,7 +168,14 @@ impl Signer {
         let serials: [Serial; 4] = std::array::from_fn(|_| Serial::from_random(random::bytes()));
         let recorded = store.record_serials(serials.to_vec(), now).await;
         recorded.expect("serial numbers");
-        let root = ca::new_root(INSTALLATION_ID, &scope, serials[0], now).expect("a root");
+        let root = ca::new_root(
+            INSTALLATION_ID,
+            KeyAlgorithm::EcdsaP256,
+            &scope,
+            serials[0],
+            now,
+        )
+        .expect("a root");
         let pair = [serials[1], serials[2]];
         let agents = ca::new_agents_authority(INSTALLATION_ID, &root, &scope, pair, now);
         let agents = agents.expect("the agents' authority");

@@ -92,8 +92,10 @@ impl CertificateService for CertificateApi {
         let owner = violations.finish(owner)?;
         let generations = self.generations(&owner).await?;
         let published = generations.iter().filter(|it| it.state.is_published());
+        let anchors: Vec<_> = published.map(|it| &it.anchor).collect();
         Ok(Response::new(v1::GetTrustBundleResponse {
-            trust_bundle_pem: published.map(|it| pem(&it.anchor)).collect(),
+            trust_bundle_pem: anchors.iter().map(|der| pem(der)).collect(),
+            trust_anchors: anchors.iter().map(|der| der.to_vec().into()).collect(),
         }))
     }
 

@@ -1,7 +1,7 @@
 //! An authority that can sign: its certificate, and its key opened for as long as this lives.
 
 use countersign_shared::{random, secret::SecretBytes, time::Timestamp};
-use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::{CaError, check, profile::Contents};
@@ -90,7 +90,8 @@ impl SigningAuthority {
 
     pub(super) fn from_parts(authority: Authority, key: &SecretBytes) -> Result<Self, CaError> {
         let key = PrivatePkcs8KeyDer::from(key.expose());
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256)?;
+        // P-256 or P-384: the key itself says which.
+        let key = KeyPair::try_from(&key)?;
         let anchor = CertificateDer::from(authority.anchor.as_slice());
         let issuer = Issuer::from_ca_cert_der(&anchor, key)?;
         Ok(Self { authority, issuer })

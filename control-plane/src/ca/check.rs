@@ -183,7 +183,9 @@ fn usage(profile: Profile, certificate: &X509Certificate<'_>) -> Option<()> {
     let constraints = certificate.basic_constraints().ok()??;
     let (is_ca, path_length) = (constraints.value.ca, constraints.value.path_len_constraint);
     let right = match profile {
-        Profile::Authority { path_length: ours } => {
+        Profile::Authority {
+            path_length: ours, ..
+        } => {
             usage.value.flags == SIGNS_CERTIFICATES_AND_LISTS
                 && purposes.is_none()
                 && is_ca

@@ -10,12 +10,12 @@ use super::{
     CaError, SigningAuthority,
     authority::new_serials,
     check,
-    keys::new_key,
+    keys::new_ecdsa_key,
     names::common_name,
     profile::{AUTHORITY_LIFE, Contents, Profile, ROOT_LIFE, Validity},
 };
 use crate::{
-    model::{Authority, AuthorityOwner, AuthorityState, Serial},
+    model::{Authority, AuthorityOwner, AuthorityState, KeyAlgorithm, Serial},
     store::Store,
     vault::{Record, ScopeKey},
 };
@@ -51,6 +51,7 @@ struct Plan<'a> {
     generation: NewGeneration<'a>,
     common_name: String,
     path_length: u8,
+    key_algorithm: KeyAlgorithm,
     life: Duration,
     /// Who vouches for it; `None`: nobody but itself.
     root: Option<&'a SigningAuthority>,
@@ -63,12 +64,13 @@ struct Serials {
     cross: Serial,
 }
 
-/// The internal root of an installation.
+/// The internal root of an installation, with an ECDSA key.
 ///
 /// # Errors
-/// [`CaError`].
+/// [`CaError`]; [`CaError::KeyGeneration`] for an RSA key.
 pub fn new_root(
     installation: &str,
+    key_algorithm: KeyAlgorithm,
     scope: &ScopeKey,
     serial: Serial,
     now: Timestamp,
@@ -78,6 +80,7 @@ pub fn new_root(
         generation: NewGeneration::FIRST,
         common_name: format!("{ROOT_NAME}{installation}"),
         path_length: 2,
+        key_algorithm,
         life: ROOT_LIFE,
         root: None,
     };
@@ -100,6 +103,7 @@ pub fn new_server_authority(
         generation: NewGeneration::FIRST,
         common_name: format!("Countersign Control Plane CA {installation}"),
         path_length: 0,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
         root: None,
     };
@@ -122,6 +126,7 @@ pub fn new_agents_authority(
         generation: NewGeneration::FIRST,
         common_name: format!("Countersign Agent CA {installation}"),
         path_length: 0,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
         root: Some(root),
     };
@@ -165,6 +170,7 @@ pub async fn new_account_authority(
             &format!(" G{}", generation.number),
         ),
         path_length: 1,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
         root: Some(root),
     };
@@ -192,6 +198,7 @@ pub async fn new_shared_authority(
             generation.number
         ),
         path_length: 1,
+        key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
         root: Some(root),
     };
@@ -239,7 +246,7 @@ fn make(
     serials: &Serials,
     now: Timestamp,
 ) -> Result<SigningAuthority, CaError> {
-    let (key, secret) = new_key()?;
+    let (key, secret) = new_ecdsa_key(plan.key_algorithm)?;
     let anchor = plan.contents(plan.path_length, serials.anchor, now);
     let validity = anchor.validity;
     let anchor = self_sign(&anchor, &key)?;
@@ -270,7 +277,10 @@ fn make(
 impl Plan<'_> {
     fn contents(&self, path_length: u8, serial: Serial, now: Timestamp) -> Contents {
         Contents {
-            profile: Profile::Authority { path_length },
+            profile: Profile::Authority {
+                path_length,
+                key: self.key_algorithm,
+            },
             common_name: self.common_name.clone(),
             alternative_names: Vec::new(),
             serial,

@@ -30,8 +30,9 @@ pub const SERVER_LIFE: Duration = Duration::from_secs(90 * DAY.as_secs());
 /// What a certificate is for; decides its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Profile {
-    /// An authority that may have `path_length` authorities below it. Its key is ECDSA P-256.
-    Authority { path_length: u8 },
+    /// An authority that may have `path_length` authorities below it. Its key is ECDSA, on P-256 or, for
+    /// the root alone, on P-384.
+    Authority { path_length: u8, key: KeyAlgorithm },
     /// A destination's client certificate, or an agent's identity: clientAuth only.
     Client(KeyAlgorithm),
     /// The control plane's server certificate: serverAuth only. Its key is ECDSA P-256.
@@ -42,8 +43,8 @@ impl Profile {
     /// The kind of key in it.
     pub(super) fn key_algorithm(self) -> KeyAlgorithm {
         match self {
-            Self::Client(algorithm) => algorithm,
-            Self::Authority { .. } | Self::Server => KeyAlgorithm::EcdsaP256,
+            Self::Client(algorithm) | Self::Authority { key: algorithm, .. } => algorithm,
+            Self::Server => KeyAlgorithm::EcdsaP256,
         }
     }
 }
@@ -99,7 +100,7 @@ impl Contents {
         params.not_after = date(self.validity.not_after)?;
         params.use_authority_key_identifier_extension = true;
         match self.profile {
-            Profile::Authority { path_length } => {
+            Profile::Authority { path_length, .. } => {
                 params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
                 params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             }

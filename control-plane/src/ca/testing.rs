@@ -46,7 +46,8 @@ impl World {
         let (data_key, scope) = vault.new_scope(INSTALLATION).await.unwrap();
         let serial = Serial::from_random(random::bytes());
         store.record_serials(vec![serial], NOW).await.unwrap();
-        let root = super::new_root("0a1b2c3d", &scope, serial, NOW).unwrap();
+        let root =
+            super::new_root("0a1b2c3d", KeyAlgorithm::EcdsaP384, &scope, serial, NOW).unwrap();
         Self {
             store,
             scope,

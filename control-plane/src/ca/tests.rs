@@ -208,7 +208,12 @@ async fn what_differs_from_its_profile_in_anything_is_thrown_away() {
     let differing: [fn(&mut super::profile::Contents); 8] = [
         |it| it.profile = super::profile::Profile::Server,
         |it| it.profile = super::profile::Profile::Client(KeyAlgorithm::EcdsaP384),
-        |it| it.profile = super::profile::Profile::Authority { path_length: 0 },
+        |it| {
+            it.profile = super::profile::Profile::Authority {
+                path_length: 0,
+                key: KeyAlgorithm::EcdsaP256,
+            }
+        },
         |it| it.common_name = "b".to_owned(),
         |it| it.alternative_names.clear(),
         |it| it.alternative_names.reverse(),

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     ca::NewGeneration,
     kek::FileKek,
-    model::{Account, AuthorityState, Revocation, RevocationReason, Serial},
+    model::{Account, AuthorityState, KeyAlgorithm, Revocation, RevocationReason, Serial},
     store::{NewAccount, sqlite::SqliteStore},
 };
 
@@ -42,7 +42,7 @@ impl World {
         let name = countersign_shared::name::AccountName::from(Id::chosen("acme").unwrap());
         let (data_key, scope) = vault.new_scope(&name.to_string()).await.unwrap();
         let serial = Serial::from_random(random::bytes());
-        let root = ca::new_root("test", &scope, serial, NOW).unwrap();
+        let root = ca::new_root("test", KeyAlgorithm::EcdsaP256, &scope, serial, NOW).unwrap();
         let first = NewGeneration {
             state,
             ..NewGeneration::FIRST

@@ -38,7 +38,12 @@ pub fn router(pages: Pages) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/trust/shared.pem", get(published::shared_trust))
+        .route("/trust/shared/{file}", get(published::shared_anchor))
         .route("/trust/accounts/{file}", get(published::account_trust))
+        .route(
+            "/trust/accounts/{account}/{file}",
+            get(published::account_anchor),
+        )
         .route("/crl/shared.pem", get(published::shared_lists))
         .route("/crl/shared/{file}", get(published::shared_list))
         .route("/crl/accounts/{file}", get(published::account_lists))

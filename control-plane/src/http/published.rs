@@ -19,6 +19,8 @@ use crate::{
 
 /// A revocation counts from when receivers fetch the list: no cache keeps it for longer than this.
 const CACHE: &str = "max-age=60";
+/// RFC 2585 section 4.1.
+const CERTIFICATE: &str = "application/pkix-cert";
 const PEM: &str = "application/x-pem-file";
 /// RFC 2585 section 4.2.
 const CRL: &str = "application/pkix-crl";
@@ -39,6 +41,29 @@ pub(super) async fn account_trust(
 /// `/trust/shared.pem`
 pub(super) async fn shared_trust(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let page = trust_bundle(pages.store.as_ref(), &AuthorityOwner::Shared).await;
+    answer(page, &headers)
+}
+
+/// `/trust/accounts/{account}/{generation}.crt`
+pub(super) async fn account_anchor(
+    State(pages): State<Pages>,
+    Path((id, file)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(owner) = account(&id) else {
+        return missing();
+    };
+    let page = anchor(pages.store.as_ref(), &owner, &file).await;
+    answer(page, &headers)
+}
+
+/// `/trust/shared/{generation}.crt`
+pub(super) async fn shared_anchor(
+    State(pages): State<Pages>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let page = anchor(pages.store.as_ref(), &AuthorityOwner::Shared, &file).await;
     answer(page, &headers)
 }
 
@@ -101,6 +126,19 @@ async fn trust_bundle(
     let published = generations.iter().filter(|it| it.state.is_published());
     let text: String = published.map(|it| pem(&it.anchor)).collect();
     Ok((!text.is_empty()).then(|| (PEM, text.into_bytes())))
+}
+
+/// The trust anchor of one generation, if it is published.
+async fn anchor(
+    store: &dyn Store,
+    owner: &AuthorityOwner,
+    file: &str,
+) -> Result<Option<Page>, StoreError> {
+    let generation = file.strip_suffix(".crt").and_then(|it| it.parse().ok());
+    let generations = store.authorities(owner).await?.into_iter();
+    let mut published = generations.filter(|it| it.state.is_published());
+    let found = published.find(|it| Some(it.generation) == generation);
+    Ok(found.map(|it| (CERTIFICATE, it.anchor)))
 }
 
 /// The lists of all generations whose anchors receivers may have installed: OpenSSL refuses the
