@@ -143,8 +143,9 @@ impl Observations {
             let gone = shown.class == FailureClass::HttpGone;
             let same =
                 |before: &Evidence| before.shown == shown && before.in_a_row == evidence.in_a_row;
-            // Every 410 counts: the destination may have been enabled again in between.
-            if !gone && before.is_some_and(same) {
+            // Every 410 counts: the destination may have been enabled again in between. So does every
+            // refusal of a certificate: it may have been put back, and presented again, in between.
+            if !gone && shown.refused.is_none() && before.is_some_and(same) {
                 return;
             }
             last.insert(destination, evidence);
@@ -306,7 +307,10 @@ mod tests {
             ..shown(FailureClass::Delivered)
         };
         observations.note(key, covered);
-        assert_eq!(observer.next().await[0].shown.refused, refused);
+        for _ in 0..5 {
+            assert_eq!(observer.next().await[0].shown.refused, refused);
+            observations.note(key, covered);
+        }
         let with_the_new_one = Shown {
             presented: Some(2),
             ..shown(FailureClass::Delivered)
