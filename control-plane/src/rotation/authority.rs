@@ -163,14 +163,15 @@ pub(super) fn advance(
                 let generation = gone.last().copied().unwrap_or_default();
                 return Err(Blocked::InUse { generation, used });
             }
-            let to = match phase(generations) {
-                Phase::Aborting => State::Aborted,
-                _ => State::Retiring,
-            };
-            let changes = gone.into_iter();
-            Ok(changes
-                .map(|it| change(it, State::Superseded, to))
-                .collect())
+            let changes = gone.into_iter().map(|it| {
+                // A newer one than the one that signs was given up.
+                let to = match active.is_some_and(|active| active < it) {
+                    true => State::Aborted,
+                    false => State::Retiring,
+                };
+                change(it, State::Superseded, to)
+            });
+            Ok(changes.collect())
         }
         Phase::Retiring => {
             let generation = active.ok_or(Blocked::NoneActive)?;
@@ -303,6 +304,25 @@ mod tests {
         let changes = advance(&issuing, UNUSED, 5).unwrap();
         apply(&mut issuing, &changes);
         assert_eq!(issuing, [(1, State::Active), (2, State::Aborted)]);
+    }
+
+    #[test]
+    fn giving_up_an_emergency_gives_up_no_older_generation() {
+        let mut all = vec![(1, State::Superseded), (2, State::Active)];
+        let (number, state, changes) = begin(&all, true).unwrap();
+        apply(&mut all, &changes);
+        all.push((number, state));
+        let changes = abort(&all).unwrap();
+        apply(&mut all, &changes);
+        assert_eq!(phase(&all), Phase::Aborting);
+        let changes = advance(&all, UNUSED, 0).unwrap();
+        apply(&mut all, &changes);
+        let expected = [
+            (1, State::Retiring),
+            (2, State::Active),
+            (3, State::Aborted),
+        ];
+        assert_eq!(all, expected, "receivers may still trust only the first");
     }
 
     #[test]
