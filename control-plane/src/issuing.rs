@@ -198,15 +198,16 @@ impl Issuing {
             .ok_or(CaError::NoAuthority(owner))
     }
 
-    /// Whether receivers may still trust only the generation before.
+    /// Whether receivers may still trust only the generation before: the one that signed when this one
+    /// was made, however many were given up in between.
     async fn cross_helps(&self, authority: &SigningAuthority) -> Result<bool, CaError> {
         let signer = &authority.authority;
         if signer.cross.is_none() {
             return Ok(false);
         }
         let all = self.store.authorities(&signer.owner).await?;
-        let before = all.iter().find(|it| it.generation + 1 == signer.generation);
-        Ok(before.is_some_and(|before| {
+        let mut older = all.iter().filter(|it| it.generation < signer.generation);
+        Ok(older.any(|before| {
             matches!(
                 before.state,
                 AuthorityState::Active | AuthorityState::Superseded | AuthorityState::Retiring
