@@ -168,7 +168,8 @@ pub enum RotationStep {
     Ask(Box<CertificateRequest>),
     /// The certificate is durable at the agents.
     Distributed(u32),
-    /// The certificate is presented from now on; the one before is retiring.
+    /// The certificate is presented from now on; the one before is retiring. If it is a candidate,
+    /// that is what somebody asked for.
     Activate(u32),
     /// The active certificate becomes a candidate again, and the one before is presented again.
     PutBack {
@@ -181,7 +182,7 @@ pub enum RotationStep {
     Retire(u32),
     /// The certificate has ended.
     Expire(u32),
-    /// A probe was answered.
+    /// A probe was answered. If it was of a candidate, that is what somebody asked for.
     Probed(ProbeNote),
     /// How the receiver stands towards a generation.
     Trust(u32, TrustState),
@@ -189,8 +190,8 @@ pub enum RotationStep {
     Look {
         /// When.
         at: Timestamp,
-        /// Why.
-        held_up: Option<HeldUp>,
+        /// Why, and since when.
+        held_up: Option<(HeldUp, Timestamp)>,
     },
 }
 

@@ -101,11 +101,24 @@ impl<'a> Leaves<'a> {
     }
 
     fn in_waiting(&self) -> Option<&'a ClientCertificate> {
-        self.newest(|state| matches!(state, State::Pending | State::Distributed))
+        let waits =
+            |it: &&ClientCertificate| matches!(it.state, State::Pending | State::Distributed);
+        let all = || self.view.certificates.iter().filter(waits);
+        // An upload can be older than what was issued while another trust model was wanted.
+        all().find(|it| self.is_wanted(it)).or_else(|| all().next())
     }
 
     fn before(&self) -> Option<&'a ClientCertificate> {
         self.newest(|state| state == State::Retiring)
+    }
+
+    /// One that waits although a newer one does: it was put back while that was made.
+    fn passed_over(&self, candidate: &ClientCertificate) -> Option<&'a ClientCertificate> {
+        let mut all = self.view.certificates.iter();
+        all.find(|it| {
+            matches!(it.state, State::Pending | State::Distributed)
+                && it.version != candidate.version
+        })
     }
 
     fn ended(&self) -> Option<Next> {
@@ -114,19 +127,14 @@ impl<'a> Leaves<'a> {
         Some(Next::Expire(ended.version))
     }
 
-    /// Nothing is presented, so nothing is delivered: anything is better.
+    /// Nothing is presented, so nothing is delivered: anything is better, and what has worked before
+    /// is better than what is untried.
     fn without_active(&self) -> Option<Next> {
         if self.active().is_some() {
             return None;
         }
-        let other = self.in_waiting().filter(|it| self.is_wanted(it));
-        if let Some(other) = other.or_else(|| self.before()) {
-            return Some(Next::Activate(other.version));
-        }
-        if let Some(useless) = self.in_waiting() {
-            return Some(Next::Retire(useless.version));
-        }
-        Some(self.issue())
+        let other = self.before().or_else(|| self.in_waiting());
+        Some(other.map_or_else(|| self.issue(), |other| Next::Activate(other.version)))
     }
 
     /// The active certificate was refused where the one before it was not.
@@ -142,8 +150,15 @@ impl<'a> Leaves<'a> {
     /// Brings the next certificate on its way.
     fn candidate(&self, holding: Holding) -> Option<Next> {
         let candidate = self.in_waiting()?;
+        if let Some(older) = self.passed_over(candidate) {
+            return Some(Next::Retire(older.version));
+        }
         if !self.is_wanted(candidate) {
             return Some(Next::Retire(candidate.version));
+        }
+        // The receiver's CA signs another one only if it is asked to.
+        if self.view.rotation.asked && self.issue() == Next::Request {
+            return Some(Next::Request);
         }
         if candidate.state == State::Pending {
             return Some(match holding {
@@ -158,40 +173,48 @@ impl<'a> Leaves<'a> {
     /// What the probes of a distributed candidate lead to.
     fn probed(&self, candidate: &ClientCertificate) -> Next {
         let (version, chain) = (candidate.version, ProbePresentation::Chain);
+        if self.view.rotation.asked {
+            // Somebody has done something about it.
+            return Next::Probe(version, chain);
+        }
         // What was seen before it was put back does not count any more.
-        let put_back = self.view.rotation.refused.map(|refusal| refusal.at);
+        let refusal = self.view.rotation.refused;
+        let put_back = refusal.filter(|refusal| refusal.version == version);
         let note = self.note(version, chain);
-        let Some(note) = note.filter(|note| put_back.is_none_or(|at| note.at > at)) else {
-            let refusal = self.view.rotation.refused;
-            let due = refusal.map(|it| it.at.plus(self.backoff(self.view.rotation.refusals)));
-            return match (due, refusal) {
+        let Some(note) = note.filter(|note| put_back.is_none_or(|it| note.at > it.at)) else {
+            let due = put_back.map(|it| it.at.plus(self.backoff(self.view.rotation.refusals)));
+            return match (due, put_back) {
                 (Some(due), Some(refusal)) if due > self.now => {
                     self.until(due, HeldUp::Refused(refusal.class))
                 }
                 _ => Next::Probe(version, chain),
             };
         };
-        if note.accepted && note.class != FailureClass::ClientIdentityForbidden {
+        if note.accepted && !forbidden(note) {
             return Next::Activate(version);
         }
-        let due = note.at.plus(self.backoff(note.failures));
-        if note.class == FailureClass::ClientIdentityForbidden {
-            // Perhaps the receiver forbids this request to everybody: the active one tells.
-            if let Some(active) = self.active() {
-                match self.note(active.version, chain) {
-                    Some(other) if other.at >= note.at => {
-                        if other.class == FailureClass::ClientIdentityForbidden {
-                            return Next::Activate(version);
-                        }
-                    }
-                    _ => return Next::Probe(active.version, chain),
-                }
+        if forbidden(note)
+            && let Some(active) = self.active()
+        {
+            match self.forbidden_to_both(note, active) {
+                None => return Next::Probe(active.version, chain),
+                Some(true) => return Next::Activate(version),
+                Some(false) => {}
             }
         }
+        let due = note.at.plus(self.backoff(note.failures));
         if due <= self.now {
             return Next::Probe(version, chain);
         }
         self.until(due, reason(note))
+    }
+
+    /// Perhaps the receiver forbids (403) a probe's request whatever is presented: a probe of another
+    /// certificate tells, if it is no older. `None` without one.
+    fn forbidden_to_both(&self, note: ProbeNote, other: &ClientCertificate) -> Option<bool> {
+        let other = self.note(other.version, ProbePresentation::Chain);
+        let other = other.filter(|other| other.at >= note.at)?;
+        Some(forbidden(other))
     }
 
     /// Retires the one before, once its time is over and the new one is known to work.
@@ -213,6 +236,13 @@ impl<'a> Leaves<'a> {
         let Some(note) = note.filter(|note| note.at > since) else {
             return Some(Next::Probe(active.version, chain));
         };
+        if forbidden(note) {
+            match self.forbidden_to_both(note, before) {
+                None => return Some(Next::Probe(before.version, chain)),
+                Some(true) => return Some(Next::Retire(before.version)),
+                Some(false) => {}
+            }
+        }
         let due = note.at.plus(self.backoff(note.failures));
         Some(match due <= self.now {
             true => Next::Probe(active.version, chain),
@@ -230,9 +260,10 @@ impl<'a> Leaves<'a> {
     }
 
     fn issue(&self) -> Next {
-        let (trust_model, _) = self.view.wanted();
+        let (trust_model, key_algorithm) = self.view.wanted();
+        let mut open = self.view.request.iter();
         match trust_model {
-            TrustModel::Customer if self.view.request.is_some() => {
+            TrustModel::Customer if open.any(|it| it.key_algorithm == key_algorithm) => {
                 self.later(self.policy.remind, HeldUp::UploadNeeded)
             }
             TrustModel::Customer => Next::Request,
@@ -348,6 +379,11 @@ impl<'a> Leaves<'a> {
     }
 }
 
+/// The receiver took the certificate and refused the identity in it, or the request.
+fn forbidden(note: ProbeNote) -> bool {
+    note.class == FailureClass::ClientIdentityForbidden
+}
+
 /// Why a probe that was not accepted holds a rotation up.
 fn reason(note: ProbeNote) -> HeldUp {
     match note.class {
@@ -357,3 +393,6 @@ fn reason(note: ProbeNote) -> HeldUp {
         class => HeldUp::Unreachable(class),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ mod operations;
 mod policy;
 mod reconcile;
 mod say;
+#[cfg(test)]
+mod testing;
 
 pub use agents::{Agents, ProbeError, Probed};
 pub use authorities::{Authorities, AuthorityError, AuthorityRotation};

@@ -72,7 +72,11 @@ fn fraction(serial: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::testing::{DAY, LIFE, START, certificate},
+        *,
+    };
+    use crate::{alerts::WARN_WITHIN, model::ClientCertificateState};
 
     #[test]
     fn renewals_spread_over_a_twentieth_of_the_life() {
@@ -80,5 +84,37 @@ mod tests {
         assert!(fraction("0000ffff") > 0.99 && fraction("0000ffff") < 1.0);
         assert!((fraction("12348000") - 0.5).abs() < f64::EPSILON);
         assert!(fraction("").abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_renewal_that_goes_well_is_over_before_anybody_is_warned() {
+        let policy = Policy::new(LIFE, DAY);
+        for serial in ["00000000", "0000ffff"] {
+            let mut one = certificate(1, ClientCertificateState::Active);
+            one.serial = serial.to_owned();
+            let due = policy.renew_at(&one);
+            assert!(due >= START.plus(54 * DAY), "{due}");
+            let warned = one.not_after.minus(WARN_WITHIN);
+            assert!(warned.since(due) > DAY, "time for what passes by itself");
+        }
+    }
+
+    #[test]
+    fn short_lives_wait_shortly() {
+        let minute = Duration::from_secs(60);
+        let short = Policy::new(10 * minute, minute);
+        let long = Policy::new(LIFE, DAY);
+        assert_eq!(long.retry, (MINUTE, HOUR));
+        assert_eq!(
+            (long.look, long.remind, long.patience),
+            (MINUTE, HOUR, HOUR)
+        );
+        assert_eq!(long.longest, DAY);
+        let waits = [short.retry.1, short.look, short.remind, short.patience];
+        assert!(
+            waits.iter().all(|wait| *wait <= short.life / 20),
+            "{waits:?}"
+        );
+        assert!(short.longest <= short.life / 4);
     }
 }

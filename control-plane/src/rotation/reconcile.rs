@@ -246,7 +246,7 @@ impl Rotations {
             at: self.clock.now(),
             class,
             accepted,
-            failures: match accepted {
+            failures: match accepted && class != FailureClass::ClientIdentityForbidden {
                 true => 0,
                 false => failures.saturating_add(1),
             },
@@ -285,15 +285,12 @@ impl Rotations {
         held_up: Option<HeldUp>,
     ) -> Result<(), RotationError> {
         let now = self.clock.now();
-        let since = match (view.rotation.held_up, held_up) {
-            (Some((before, since)), Some(held_up)) if before == held_up => since,
-            _ => now,
-        };
-        let at = now.plus(after);
-        self.write(view, RotationStep::Look { at, held_up }).await?;
-        let held_up = held_up.map(|held_up| (held_up, since));
+        let held_up = held_up.map(|it| (it, say::since(view.rotation.held_up, it, now)));
+        // First, so that nobody waits for the next look to hear of it if this process ends in between.
         let verdicts = say::verdicts(view, held_up, &self.policy, now);
         self.alerts.apply_all(verdicts).await;
+        let at = now.plus(after);
+        self.write(view, RotationStep::Look { at, held_up }).await?;
         Ok(())
     }
 }

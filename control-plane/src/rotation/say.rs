@@ -42,7 +42,25 @@ pub fn held_up_text(held_up: HeldUp) -> String {
     }
 }
 
-/// What alerts follow for a destination's rotation.
+/// Since when a rotation does not go on: trouble of one kind that follows another of the same kind
+/// has lasted since that began.
+pub(super) fn since(
+    before: Option<(HeldUp, Timestamp)>,
+    held_up: HeldUp,
+    now: Timestamp,
+) -> Timestamp {
+    let same = before.filter(|(before, _)| {
+        *before == held_up
+            || match held_up {
+                HeldUp::Refused(_) => matches!(before, HeldUp::Refused(_)),
+                _ => may_pass(held_up) && may_pass(*before),
+            }
+    });
+    same.map_or(now, |(_, since)| since)
+}
+
+/// What alerts follow for a destination's rotation. An alert that is open stays while the rotation is
+/// held up, whatever holds it up now, and while the newest certificate may be refused once more.
 pub(super) fn verdicts(
     view: &RotationView,
     held_up: Option<(HeldUp, Timestamp)>,
@@ -53,33 +71,44 @@ pub(super) fn verdicts(
     let upload = |held_up| held_up == HeldUp::UploadNeeded;
     // Nobody waits for deliveries to a destination that is disabled.
     let enabled = view.destination.state == DestinationState::Enabled;
-    let worth = held_up.filter(|_| enabled);
-    let worth = worth.filter(|(held_up, since)| patience_is_over(*held_up, *since, policy, now));
-    let verdict = |cause, wanted: Option<HeldUp>| match wanted {
-        None => Verdict::Clear(cause, resource.clone()),
-        Some(held_up) => Verdict::Raise(Finding {
+    let held_up = held_up.filter(|_| enabled);
+    let clear = |cause| Verdict::Clear(cause, resource.clone());
+    let raise = |cause, held_up| {
+        Verdict::Raise(Finding {
             cause,
             resource: resource.clone(),
             severity: severity(view, now),
             message: held_up_text(held_up),
-        }),
+        })
     };
-    let worth = worth.map(|(held_up, _)| held_up);
-    vec![
-        verdict(AlertCause::RotationHeldUp, worth.filter(|it| !upload(*it))),
-        verdict(
-            AlertCause::ClientCertificateNeeded,
-            worth.filter(|it| upload(*it)),
-        ),
-    ]
+    let mut verdicts = Vec::with_capacity(2);
+    match held_up.filter(|(held_up, _)| !upload(*held_up)) {
+        Some((held_up, since)) if patience_is_over(held_up, since, policy, now) => {
+            verdicts.push(raise(AlertCause::RotationHeldUp, held_up));
+        }
+        None if !is_on_trial(view) => verdicts.push(clear(AlertCause::RotationHeldUp)),
+        _ => {}
+    }
+    verdicts.push(match held_up.filter(|(held_up, _)| upload(*held_up)) {
+        Some((held_up, _)) => raise(AlertCause::ClientCertificateNeeded, held_up),
+        None => clear(AlertCause::ClientCertificateNeeded),
+    });
+    verdicts
+}
+
+/// The receiver refused what is presented in deliveries before, though it takes it in probes.
+fn is_on_trial(view: &RotationView) -> bool {
+    let mut certificates = view.certificates.iter();
+    view.rotation.refusals > 0 && certificates.any(|it| it.state == State::Retiring)
+}
+
+fn may_pass(held_up: HeldUp) -> bool {
+    !matches!(held_up, HeldUp::Refused(_) | HeldUp::UploadNeeded)
 }
 
 /// A refusal and a request are for people at once; the rest often passes by itself.
 fn patience_is_over(held_up: HeldUp, since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
-    match held_up {
-        HeldUp::Refused(_) | HeldUp::UploadNeeded => true,
-        _ => since.plus(policy.patience) <= now,
-    }
+    !may_pass(held_up) || since.plus(policy.patience) <= now
 }
 
 /// Critical when nothing is presented, or what is presented ends soon.
@@ -92,5 +121,150 @@ fn severity(view: &RotationView, now: Timestamp) -> AlertSeverity {
     match active {
         Some(active) if active.not_after.since(now) > soon(active) => AlertSeverity::Warning,
         _ => AlertSeverity::Critical,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use countersign_shared::class::FailureClass as Class;
+
+    use super::{
+        super::testing::{DAY, HOUR, LIFE, MINUTE, START, certificate, view},
+        *,
+    };
+
+    const REFUSED: HeldUp = HeldUp::Refused(Class::ClientCaNotTrusted);
+    const DOWN: HeldUp = HeldUp::Unreachable(Class::ConnectionRefused);
+
+    fn judged(view: &RotationView, held_up: Option<HeldUp>, after: Duration) -> Vec<Verdict> {
+        let held_up = held_up.map(|it| (it, START));
+        verdicts(view, held_up, &Policy::new(LIFE, DAY), START.plus(after))
+    }
+
+    fn raised(verdicts: &[Verdict]) -> Vec<(AlertCause, AlertSeverity)> {
+        let found = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Raise(finding) => Some((finding.cause, finding.severity)),
+            Verdict::Clear(..) => None,
+        });
+        found.collect()
+    }
+
+    fn cleared(verdicts: &[Verdict]) -> Vec<AlertCause> {
+        let found = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Raise(_) => None,
+            Verdict::Clear(cause, _) => Some(*cause),
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn people_hear_of_a_refusal_at_once_and_of_what_may_pass_when_it_does_not() {
+        use AlertCause::{ClientCertificateNeeded as Needed, RotationHeldUp as Stuck};
+        let all = view(vec![certificate(1, State::Active)]);
+        let at_once = [(REFUSED, Stuck), (HeldUp::UploadNeeded, Needed)];
+        for (held_up, cause) in at_once {
+            let verdicts = judged(&all, Some(held_up), Duration::ZERO);
+            assert_eq!(raised(&verdicts), [(cause, AlertSeverity::Warning)]);
+        }
+        let later = [
+            HeldUp::NoAgent,
+            HeldUp::NotDurable,
+            HeldUp::NotIssued,
+            HeldUp::NotConfirmed,
+            DOWN,
+        ];
+        for held_up in later {
+            let verdicts = judged(&all, Some(held_up), 59 * MINUTE);
+            assert_eq!(raised(&verdicts), [], "{held_up:?}");
+            let verdicts = judged(&all, Some(held_up), HOUR);
+            assert_eq!(raised(&verdicts), [(Stuck, AlertSeverity::Warning)]);
+        }
+        assert_eq!(cleared(&judged(&all, None, DAY)), [Stuck, Needed]);
+    }
+
+    #[test]
+    fn an_alert_stays_until_the_rotation_goes_on() {
+        use AlertCause::{ClientCertificateNeeded as Needed, RotationHeldUp as Stuck};
+        let mut all = view(vec![
+            certificate(2, State::Active),
+            certificate(1, State::Retiring),
+        ]);
+        let verdicts = judged(&all, Some(DOWN), Duration::ZERO);
+        assert_eq!(
+            cleared(&verdicts),
+            [Needed],
+            "a refusal may have come before"
+        );
+        all.rotation.refusals = 1;
+        assert_eq!(
+            cleared(&judged(&all, None, DAY)),
+            [Needed],
+            "it may be refused again"
+        );
+        all.certificates.pop();
+        assert_eq!(cleared(&judged(&all, None, DAY)), [Stuck, Needed]);
+    }
+
+    #[test]
+    fn it_is_critical_when_what_is_presented_ends_soon_or_nothing_is() {
+        let all = view(vec![certificate(1, State::Active)]);
+        let severity =
+            |all: &RotationView, after: Duration| raised(&judged(all, Some(REFUSED), after))[0].1;
+        assert_eq!(severity(&all, 83 * DAY), AlertSeverity::Warning);
+        assert_eq!(severity(&all, 84 * DAY), AlertSeverity::Critical);
+        assert_eq!(
+            severity(&view(vec![]), Duration::ZERO),
+            AlertSeverity::Critical
+        );
+        let candidate = view(vec![certificate(1, State::Pending)]);
+        assert_eq!(
+            severity(&candidate, Duration::ZERO),
+            AlertSeverity::Critical
+        );
+    }
+
+    #[test]
+    fn trouble_of_one_kind_lasts_through_its_variations() {
+        let now = START.plus(DAY);
+        let reset = HeldUp::Unreachable(Class::ConnectionTimeout);
+        let other = HeldUp::Refused(Class::ClientCertificateRejected);
+        let cases = [
+            (None, DOWN, now),
+            (Some(DOWN), DOWN, START),
+            (Some(DOWN), reset, START),
+            (Some(HeldUp::NotDurable), HeldUp::NoAgent, START),
+            (Some(REFUSED), other, START),
+            (Some(REFUSED), DOWN, now),
+            (Some(DOWN), REFUSED, now),
+            (Some(HeldUp::UploadNeeded), HeldUp::UploadNeeded, START),
+            (Some(HeldUp::UploadNeeded), HeldUp::NotDurable, now),
+        ];
+        for (before, held_up, expected) in cases {
+            let before = before.map(|it| (it, START));
+            assert_eq!(
+                since(before, held_up, now),
+                expected,
+                "{before:?} {held_up:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_text_says_what_to_do() {
+        let all = [
+            (HeldUp::NoAgent, "start an agent"),
+            (HeldUp::NotDurable, "look at the agent's log"),
+            (REFUSED, Class::ClientCaNotTrusted.resolution()),
+            (DOWN, Class::ConnectionRefused.resolution()),
+            (HeldUp::UploadNeeded, "UploadClientCertificate"),
+            (HeldUp::NotIssued, "look at the control plane's log"),
+            (HeldUp::NotConfirmed, "the one before is kept"),
+        ];
+        for (held_up, expected) in all {
+            let text = held_up_text(held_up);
+            assert!(text.contains(expected) && !text.contains("  "), "{text}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! How client certificates are being replaced: the view that a step is decided from, and the steps.
 
-use countersign_shared::{class::FailureClass, name::DestinationName, time::Timestamp};
+use countersign_shared::{
+    class::FailureClass, name::DestinationName, probe::ProbePresentation, time::Timestamp,
+};
 use rusqlite::{Connection, Row, params};
 
 use super::{
@@ -176,6 +178,7 @@ pub(super) fn change(connection: &Connection, change: &RotationChange) -> Result
             set_state(connection, key, *version, State::Distributed)?;
         }
         RotationStep::Activate(version) => {
+            answered_by(connection, key, *version)?;
             activate(connection, key, *version, now)?;
             forget_refusal(connection, key)?;
         }
@@ -198,10 +201,10 @@ pub(super) fn change(connection: &Connection, change: &RotationChange) -> Result
             execute(connection, update, made)?;
         }
         RotationStep::Look { at, held_up } => {
-            let update = "UPDATE rotations SET next_look_at = ?1, held_up_since = CASE
-                          WHEN ?2 IS NULL THEN NULL WHEN held_up = ?2 THEN held_up_since
-                          ELSE ?3 END, held_up = ?2 WHERE destination = ?4";
-            let made = params![Column(*at), held_up.map(Column), Column(now), key];
+            let update = "UPDATE rotations SET next_look_at = ?, held_up = ?, held_up_since = ?
+                          WHERE destination = ?";
+            let (why, since) = held_up.unzip();
+            let made = params![Column(*at), why.map(Column), since.map(Column), key];
             execute(connection, update, made)?;
         }
     }
@@ -222,6 +225,15 @@ fn set_state(connection: &Connection, destination: i64, version: u32, state: Sta
 fn answered(connection: &Connection, destination: i64) -> Result<()> {
     let update = "UPDATE rotations SET asked = 0 WHERE destination = ?";
     execute(connection, update, [destination])?;
+    Ok(())
+}
+
+/// What was asked for is under way, if this is a candidate.
+fn answered_by(connection: &Connection, destination: i64, version: u32) -> Result<()> {
+    let update = "UPDATE rotations SET asked = 0 WHERE destination = ?1 AND EXISTS
+                  (SELECT 1 FROM client_certificates WHERE destination = ?1 AND version = ?2
+                   AND state IN ('PENDING', 'DISTRIBUTED'))";
+    execute(connection, update, params![destination, version])?;
     Ok(())
 }
 
@@ -338,7 +350,11 @@ fn probed(connection: &Connection, key: i64, note: &ProbeNote, now: Timestamp) -
         note.failures
     ];
     execute(connection, insert, made)?;
-    if note.accepted {
+    if note.presentation == ProbePresentation::Chain {
+        answered_by(connection, key, note.version)?;
+    }
+    // A 403 may be about the certificate.
+    if note.accepted && note.class != FailureClass::ClientIdentityForbidden {
         confirm(connection, DestinationKey(key), note.version, now)?;
     }
     Ok(())
@@ -380,6 +396,29 @@ pub(super) fn asked(connection: &Connection, name: &DestinationName, now: Timest
                   WHERE destination = ?";
     execute(connection, update, params![Column(now), key])?;
     Ok(())
+}
+
+/// The destination was changed: what the receiver refused it may take now, and another receiver is
+/// not known at all.
+pub(super) fn reconsider(
+    connection: &Connection,
+    destination: i64,
+    moved: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let delete = "DELETE FROM probe_notes WHERE destination = ? AND (? OR NOT accepted)";
+    execute(connection, delete, params![destination, moved])?;
+    let put_back = "UPDATE rotations SET refused_version = NULL, refused_class = NULL,
+                    refused_at = NULL WHERE destination = ?1 AND NOT EXISTS
+                    (SELECT 1 FROM client_certificates WHERE destination = ?1
+                     AND version = refused_version AND state = 'ACTIVE')";
+    execute(connection, put_back, [destination])?;
+    if moved {
+        let forget = "UPDATE rotations SET trust_generation = NULL, trust_state = NULL,
+                      trust_at = NULL WHERE destination = ?";
+        execute(connection, forget, [destination])?;
+    }
+    look(connection, destination, now)
 }
 
 /// Something that rotation depends on has changed.

@@ -143,7 +143,7 @@ impl TenantStore for SqliteStore {
         self.write(move |connection| {
             let old = read_destination(connection, &name)?;
             check_revision(old.revision, revision, &name)?;
-            update_config(connection, old.key, &config, now)?;
+            update_config(connection, &old, &config, now)?;
             read_destination(connection, &name)
         })
         .await
@@ -401,7 +401,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
 
 fn update_config(
     connection: &Connection,
-    key: DestinationKey,
+    old: &Destination,
     config: &DestinationConfig,
     now: Timestamp,
 ) -> Result<()> {
@@ -424,11 +424,12 @@ fn update_config(
         config.concurrency_limit,
         Column(config.allowed_ranges.as_slice()),
         Column(now),
-        key.0
+        old.key.0
     ];
     execute(connection, update, made)?;
     // Another trust model or key algorithm begins a rotation.
-    rotations::look(connection, key.0, now)
+    let moved = config.url != old.config.url;
+    rotations::reconsider(connection, old.key.0, moved, now)
 }
 
 fn delete_destination(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
