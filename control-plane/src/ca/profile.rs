@@ -13,7 +13,9 @@ use super::CaError;
 use crate::model::{KeyAlgorithm, Serial};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Receivers' clocks differ: everything that is signed starts this much before it is made.
+/// Receivers' clocks differ: everything that is signed starts this much before it is made, and what
+/// lives shortly by a tenth of its life. More, and most of its life would be over when it is made, and
+/// it would be renewed at once, again and again.
 pub(super) const BACKDATE: Duration = Duration::from_secs(600);
 
 /// Life of the root: 20 years.
@@ -61,7 +63,7 @@ impl Validity {
     pub(super) fn from_now(now: Timestamp, life: Duration) -> Self {
         let now = whole_seconds(now);
         Self {
-            not_before: now.minus(BACKDATE),
+            not_before: whole_seconds(now.minus(BACKDATE.min(life / 10))),
             not_after: whole_seconds(now.plus(life)),
         }
     }
@@ -140,7 +142,9 @@ mod tests {
         let now = Timestamp::from_unix_micros(1_700_000_000_900_000);
         let short = Validity::from_now(now, Duration::from_millis(5_500));
         assert_eq!(short.not_after.as_unix_seconds(), 1_700_000_005);
-        assert_eq!(short.not_before.as_unix_seconds(), 1_700_000_000 - 600);
+        assert_eq!(short.not_before.as_unix_seconds(), 1_700_000_000 - 1);
+        let day = Validity::from_now(now, DAY);
+        assert_eq!(day.not_before.as_unix_seconds(), 1_700_000_000 - 600);
         let end = Timestamp::from_unix_seconds(1_700_000_003);
         assert_eq!(short.until(end).not_after, end);
     }
