@@ -173,6 +173,16 @@ impl Issuing {
         SigningAuthority::active(owner, self.store.as_ref(), &self.vault).await
     }
 
+    /// Makes the shared authority if there is none yet: receivers install its trust anchor before the
+    /// first destination has a certificate of it.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn ensure_shared(&self) -> Result<(), CaError> {
+        self.shared(self.clock.now()).await?;
+        Ok(())
+    }
+
     /// The shared authority, made if there is none yet.
     async fn shared(&self, now: Timestamp) -> Result<SigningAuthority, CaError> {
         let owner = AuthorityOwner::Shared;

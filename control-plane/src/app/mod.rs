@@ -147,6 +147,8 @@ async fn start(
     };
     let pin = server_pin(opened)?;
     let services = Services::new(config, opened, pin, clock, metrics.clone(), tasks);
+    let issuing = &services.rotations.issuing;
+    issuing.ensure_shared().await.map_err(StartError::from)?;
     let changes = Arc::clone(&services.destinations.destinations.changes);
     let attach = services.session.attach.clone();
     let release = Release {
