@@ -13,8 +13,8 @@
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
 //! 4. `certificates`, `control_plane`, `receiver_script`
-//! 5. `nginx`, `agent`, `client`, `receiver`
-//! 6. `sender`, `setting`
+//! 5. `nginx`, `gate`, `agent`, `client`, `receiver`
+//! 6. `sender`, `steady`, `setting`
 
 // A harness of tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -27,6 +27,7 @@ pub mod control_plane;
 pub mod delivery_bench;
 pub mod floors;
 pub mod folder;
+pub mod gate;
 pub mod grpcurl;
 pub mod http_get;
 pub mod issued;
@@ -42,5 +43,6 @@ pub mod scanner;
 pub mod sender;
 pub mod setting;
 pub mod sources;
+pub mod steady;
 pub mod tools;
 pub mod wait;
