@@ -1,7 +1,7 @@
 //! One attempt, as stages that consume each other: a job is signed, sent over a connection of the
 //! bundle's client, and what happened is classified. When the receiver refuses the certificate and
-//! there is one before it, the attempt goes on with that at once. The whole is under the bundle's
-//! timeout.
+//! there is one before it, the attempt goes on with that at once. A request that met a kept connection
+//! just as the receiver closed it is sent once more. The whole is under the bundle's timeout.
 
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ use super::{
 
 /// The least time that makes a second try worth while.
 const LEAST_LEFT: Duration = Duration::from_secs(1);
+
+/// How often a request is sent again that met a connection which was being closed: the next one that
+/// was kept may be closing as well, as when the receiver's server starts anew.
+const REPEATS: u32 = 3;
 
 /// Why a job was given back.
 pub(super) mod given_back {
@@ -114,17 +118,23 @@ impl Attempt<'_> {
     }
 
     async fn try_with(&self, ready: &Ready) -> Result<Judged, InvalidHeaderValue> {
-        let request = sign(self.job, self.bundle, self.clock.now())?;
         let client = &ready.client;
-        let exchange = send(
-            request,
-            &client.http,
-            client.standing(),
-            self.left(),
-            self.clock,
-        );
-        let exchange = Box::pin(exchange).await;
-        Ok(exchange.judge(ready.validity(self.clock.now())))
+        let mut repeats = 0;
+        loop {
+            let request = sign(self.job, self.bundle, self.clock.now())?;
+            let exchange = send(
+                request,
+                &client.http,
+                client.standing(),
+                self.left(),
+                self.clock,
+            );
+            let exchange = Box::pin(exchange).await;
+            if !exchange.met_closing() || repeats == REPEATS || self.left() < LEAST_LEFT {
+                return Ok(exchange.judge(ready.validity(self.clock.now())));
+            }
+            repeats += 1;
+        }
     }
 
     /// Remembers which certificate to present first, and says so when that changes.

@@ -173,6 +173,13 @@ impl Exchange {
         }
     }
 
+    /// A kept connection ended before anything of an answer came: most likely the receiver closed it
+    /// while the request was on its way. It may be sent again over another connection (RFC 9110
+    /// section 9.2.2): it has the same `webhook-id`.
+    pub(super) fn met_closing(&self) -> bool {
+        !self.first_use && self.head.is_none() && self.ending == Ending::Lost
+    }
+
     /// Judges what happened with a certificate that now has this `validity`.
     pub(super) fn judge(self, validity: Validity) -> Judged {
         let mut timings = AttemptTimings {

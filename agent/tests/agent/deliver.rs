@@ -2,7 +2,10 @@
 //! says of it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -416,6 +419,41 @@ async fn an_end_without_an_answer_is_a_refusal_unless_the_certificate_was_accept
         assert_eq!(outcome.class, class, "{outcome:?}");
         bench.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_request_that_meets_a_closing_connection_is_sent_over_another() {
+    let pki = Pki::new();
+    let bench = Bench::new();
+    let acceptor = TlsAcceptor::from(Arc::new(pki.strict().config()));
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let address = Receiver::accepting(&bench.tasks, move |tcp| {
+        let (acceptor, number) = (acceptor.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            let mut stream = acceptor.accept(tcp).await?;
+            // The third connection, a new one, is closed without an answer as well.
+            if number < 2 {
+                let mut request = [0; 4096];
+                assert_ne!(stream.read(&mut request).await?, 0);
+                stream.write_all(b"HTTP/1.1 204 Done\r\n\r\n").await?;
+            }
+            stream.read_u8().await?;
+            stream.shutdown().await
+        }
+    })
+    .await;
+    bench.install(pki.bundle(&format!("https://{address}/")));
+    for connection in 1..=2 {
+        let outcome = bench.deliver("x").await;
+        assert_eq!(outcome.class, Class::Delivered, "{outcome:?}");
+        assert!(!outcome.handshake.unwrap().connection_reused);
+        assert_eq!(connections.load(Ordering::SeqCst), connection);
+    }
+    let outcome = bench.deliver("x").await;
+    assert_eq!(outcome.class, Class::ConnectionLost, "{outcome:?}");
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
+    bench.stop().await;
 }
 
 #[tokio::test]
