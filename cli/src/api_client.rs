@@ -6,7 +6,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use countersign_proto::v1::{
     account_service_client::AccountServiceClient,
     agent_administration_service_client::AgentAdministrationServiceClient,
-    certificate_service_client::CertificateServiceClient,
+    alert_service_client::AlertServiceClient, certificate_service_client::CertificateServiceClient,
     delivery_service_client::DeliveryServiceClient,
     destination_service_client::DestinationServiceClient,
 };
@@ -133,6 +133,11 @@ impl ApiClient {
     /// Deliveries.
     pub(crate) fn deliveries(&self) -> DeliveryServiceClient<Authenticated> {
         DeliveryServiceClient::new(self.authenticated())
+    }
+
+    /// Alerts.
+    pub(crate) fn alerts(&self) -> AlertServiceClient<Authenticated> {
+        AlertServiceClient::new(self.authenticated())
     }
 
     /// Agents.

@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     demo_pki,
-    mutual_tls::{HTTP_1_1, TlsError, server_config},
+    mutual_tls::{Demand, HTTP_1_1, TlsError, server_config},
 };
 
 /// Requests to paths below it are written down.
@@ -97,7 +97,8 @@ async fn receive(arguments: &Arguments) -> Result<(), ReceiverError> {
     let identity = demo_pki::server_for_loopback(SystemClock.now())?;
     let ca_pem = identity.ca_pem.clone();
     // HTTP/1.1 is what most receivers of webhooks speak.
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, &anchors, &[HTTP_1_1])?));
+    let config = server_config(&identity, &Demand::signed_by(&anchors), &[HTTP_1_1])?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let log = Log::default();

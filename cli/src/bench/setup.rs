@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use countersign_proto::v1;
 use countersign_shared::{
     files,
     name::Id,
@@ -122,8 +123,13 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
         console.progress(|| format!("destinations: {number} of {}", options.destinations));
         let url = url(number, kind, receiver, refusing);
         let account = &accounts[number % accounts.len()];
+        let wanted = v1::Destination {
+            url,
+            server_ca_pem: receiver_ca_pem.clone(),
+            ..v1::Destination::default()
+        };
         let (made, _) = administrator
-            .destination(account, &format!("d{number}"), &url, &receiver_ca_pem)
+            .destination(account, &format!("d{number}"), wanted)
             .await?;
         let name = made.name;
         destinations.push(PlannedDestination { name, kind });
@@ -144,7 +150,7 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
 }
 
 async fn control_plane(parts: &mut Parts) -> Result<(Addresses, Administrator), Failure> {
-    let arguments = commands::control_plane(&parts.directory, None);
+    let arguments = commands::control_plane(&parts.directory, None, None);
     let child = parts.start("control plane", "control-plane", arguments)?;
     let pid = child.pid().unwrap_or_default();
     parts.control_plane = Some(child);

@@ -74,8 +74,11 @@ pub(crate) enum Failure {
         /// What the children said last.
         logs: String,
     },
+    /// Something did not happen, or did, against what is promised.
+    #[error("the promise was broken: {0}")]
+    Promise(String),
     /// Stopped by a signal.
-    #[error("stopped by {0} before the delivery was confirmed")]
+    #[error("stopped by {0} before the end")]
     Interrupted(&'static str),
 }
 

@@ -7,16 +7,18 @@
 //! 1. `certificate`, `grpcurl_hints`, `timeline`
 //! 2. `receiver::record`
 //! 3. `receiver::{tls, webhook}`, `report`
-//! 4. `receiver`, `story`, `failure`
+//! 4. `receiver` with `receiver::door`, `story`, `failure`
 //! 5. `system`
 //! 6. `steps::control_plane`, `steps::stay`
 //! 7. `steps::{account, agent, delivery}`
 //! 8. `steps::destination`
 //! 9. `steps`
+//! 10. `lifecycle`
 
 mod certificate;
 mod failure;
 mod grpcurl_hints;
+mod lifecycle;
 mod receiver;
 mod report;
 mod steps;
@@ -40,6 +42,7 @@ use crate::{
     output::{self, Console, Stream},
 };
 use failure::Failure;
+use lifecycle::{Outcome, Story};
 use report::Report;
 use steps::Running;
 use system::System;
@@ -57,7 +60,11 @@ to control-plane.log and agent.log in the data directory.
 Examples:
   countersign dev                          look, then try the grpcurl commands that it prints
   countersign dev --data-dir ./demo        keep accounts, keys and deliveries for the next time
-  countersign dev --once --json | jq .     one delivery for a script; exit status 0 if confirmed";
+  countersign dev --once --json | jq .     one delivery for a script; exit status 0 if confirmed
+  countersign dev --story rotation         certificates that live a minute, renewed amid deliveries
+
+A story takes one to three minutes and ends by itself: exit status 0 if its promise was kept, which \
+its summary shows with what both ends counted. With --json the summary is one JSON object.";
 
 /// Flags of `countersign dev`.
 #[derive(Debug, Args)]
@@ -75,6 +82,13 @@ pub(crate) struct Arguments {
     /// Keep the temporary directory.
     #[arg(long)]
     keep: bool,
+    /// Show what becomes of certificates, with deliveries flowing all the time.
+    #[arg(long, value_name = "STORY", conflicts_with = "once")]
+    story: Option<Story>,
+    /// How many seconds the certificates of the stories rotation and expiry live.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "story",
+          value_parser = clap::value_parser!(u64).range(30..=600))]
+    life: u64,
 }
 
 /// Runs the demonstration; returns when it has ended and nothing of it is left running.
@@ -116,10 +130,10 @@ async fn show(arguments: &Arguments, directory: Directory) -> ExitCode {
     };
     let console = Console::new(stream);
     let mut system = System::new(directory, console, Arc::new(SystemClock));
-    system.say(&format!(
-        "Countersign {VERSION}: one webhook over mutual TLS, from end to end\n"
-    ));
-    let ended = until_the_end(arguments, &mut system).await;
+    let ended = match arguments.story {
+        Some(story) => tell_story(arguments, story, &mut system).await,
+        None => until_the_end(arguments, &mut system).await,
+    };
     let killed = tokio::select! {
         killed = system.stop() => killed,
         // A second signal: what still runs is killed when it is dropped.
@@ -137,6 +151,9 @@ async fn show(arguments: &Arguments, directory: Directory) -> ExitCode {
 /// # Errors
 /// [`Failure`]; the user has been told of it.
 async fn until_the_end(arguments: &Arguments, system: &mut System) -> Result<(), Failure> {
+    system.say(&format!(
+        "Countersign {VERSION}: one webhook over mutual TLS, from end to end\n"
+    ));
     let mut signal = pin!(stop_signal());
     let first = tokio::select! {
         first = tokio::time::timeout(DEADLINE, steps::demonstrate(system)) => first,
@@ -168,6 +185,46 @@ async fn until_the_end(arguments: &Arguments, system: &mut System) -> Result<(),
     };
     system.fail(&failure);
     Err(failure)
+}
+
+/// A story of certificates, and its summary.
+///
+/// # Errors
+/// [`Failure`]; the user has been told of it.
+async fn tell_story(
+    arguments: &Arguments,
+    story: Story,
+    system: &mut System,
+) -> Result<(), Failure> {
+    system.say(&format!(
+        "Countersign {VERSION}: what becomes of certificates while deliveries flow\n"
+    ));
+    let played = tokio::select! {
+        played = lifecycle::play(system, story, arguments.life) => played,
+        signal = stop_signal() => Err(interrupted(signal)),
+    };
+    system.idle();
+    let outcome = match played {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            system.fail(&failure);
+            if arguments.json {
+                output::result(&Outcome::broken_off(story.name(), &failure.to_string()).to_json());
+            }
+            return Err(failure);
+        }
+    };
+    system.say(&format!("\n{}", outcome.to_text()));
+    if arguments.json {
+        output::result(&outcome.to_json());
+    }
+    match outcome.broken.is_empty() {
+        true => {
+            system.tell(&story::stopping("The end"));
+            Ok(())
+        }
+        false => Err(Failure::Promise(outcome.broken.join("; "))),
+    }
 }
 
 fn interrupted(signal: io::Result<&'static str>) -> Failure {

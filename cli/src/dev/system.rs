@@ -2,7 +2,7 @@
 //! report about them. It outlives the steps that build it up, so that it can be taken down in order
 //! wherever they stopped.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use countersign_shared::{
     tasks::Tasks,
@@ -32,6 +32,8 @@ pub(crate) struct System {
     pub(crate) clock: Arc<dyn Clock>,
     /// Where everything is.
     pub(crate) directory: Directory,
+    /// The control plane's configuration file, when it has one.
+    pub(crate) settings: Option<PathBuf>,
     /// The receiver's tasks.
     pub(crate) tasks: Tasks,
     /// The control plane, once it is started.
@@ -60,6 +62,7 @@ impl System {
             started: clock.now(),
             clock,
             directory,
+            settings: None,
             tasks,
             control_plane: None,
             agent: None,
@@ -72,9 +75,19 @@ impl System {
 
     /// Tells what happened.
     pub(crate) fn tell(&self, entry: &Entry) {
-        let elapsed = self.clock.now().since(self.started);
+        self.tell_of(self.clock.now(), entry);
+    }
+
+    /// Tells what happened at `at`.
+    pub(crate) fn tell_of(&self, at: Timestamp, entry: &Entry) {
+        let elapsed = at.since(self.started);
         self.console
             .say(&entry.render(elapsed, self.console.colour()));
+    }
+
+    /// When it started.
+    pub(crate) fn started(&self) -> Timestamp {
+        self.started
     }
 
     /// Writes text outside the timeline.

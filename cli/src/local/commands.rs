@@ -31,10 +31,15 @@ pub(crate) enum AccessError {
 }
 
 /// Runs a control plane that listens at `wanted`, or at any free ports of the loopback interface.
-pub(crate) fn control_plane(directory: &Directory, wanted: Option<Addresses>) -> Vec<OsString> {
+/// `settings` is its configuration file.
+pub(crate) fn control_plane(
+    directory: &Directory,
+    wanted: Option<Addresses>,
+    settings: Option<&Path>,
+) -> Vec<OsString> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let address = |pick: fn(Addresses) -> SocketAddr| wanted.map_or(any, pick).to_string();
-    vec![
+    let mut arguments: Vec<OsString> = vec![
         "control-plane".into(),
         "--data-dir".into(),
         directory.control_plane().into(),
@@ -46,7 +51,11 @@ pub(crate) fn control_plane(directory: &Directory, wanted: Option<Addresses>) ->
         address(|wanted| wanted.agents).into(),
         "--listen-http".into(),
         address(|wanted| wanted.http).into(),
-    ]
+    ];
+    if let Some(settings) = settings {
+        arguments.extend(["--config".into(), settings.into()]);
+    }
+    arguments
 }
 
 /// Enrolls `agent` with the control plane at `agents`; its join token goes to standard input, where
@@ -121,14 +130,16 @@ mod tests {
     fn a_control_plane_takes_any_port_unless_told() {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::open(Some(&folder.path().join("data")), false, "x-").unwrap();
-        let any = control_plane(&directory, None);
+        let any = control_plane(&directory, None, None);
         assert_eq!(any.iter().filter(|text| *text == "127.0.0.1:0").count(), 3);
         let wanted = Addresses {
             api: "127.0.0.1:1".parse().unwrap(),
             agents: "127.0.0.1:2".parse().unwrap(),
             http: "127.0.0.1:3".parse().unwrap(),
         };
-        let told = control_plane(&directory, Some(wanted));
+        let told = control_plane(&directory, Some(wanted), None);
         assert!(told.ends_with(&["--listen-http".into(), "127.0.0.1:3".into()]));
+        let set = control_plane(&directory, None, Some(Path::new("/x.toml")));
+        assert!(set.ends_with(&["--config".into(), "/x.toml".into()]));
     }
 }

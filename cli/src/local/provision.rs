@@ -1,5 +1,7 @@
 //! What is asked of the API: an account, a destination, a join token, a delivery. Each call either makes what is missing or takes what an earlier run made.
 
+mod lifecycle;
+
 use countersign_proto::v1;
 use countersign_shared::{name::Id, secret::SecretText};
 use thiserror::Error;
@@ -26,7 +28,8 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    fn is(&self, expected: Code) -> bool {
+    /// Refused with this status.
+    pub(crate) fn is(&self, expected: Code) -> bool {
         matches!(self, Self::Refused { code, .. } if *code == expected)
     }
 }
@@ -101,19 +104,14 @@ impl Administrator {
         }
     }
 
-    /// A destination with this id that delivers to `url` and trusts `server_ca_pem` alone.
+    /// A destination with this id that is as `wanted`; of an earlier run's only the URL and
+    /// `server_ca_pem` change.
     pub(crate) async fn destination(
         &self,
         account: &str,
         id: &str,
-        url: &str,
-        server_ca_pem: &str,
+        wanted: v1::Destination,
     ) -> Result<(v1::Destination, Origin), ApiError> {
-        let wanted = v1::Destination {
-            url: url.to_owned(),
-            server_ca_pem: server_ca_pem.to_owned(),
-            ..v1::Destination::default()
-        };
         let request = v1::CreateDestinationRequest {
             parent: account.to_owned(),
             destination_id: id.to_owned(),

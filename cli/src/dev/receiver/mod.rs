@@ -3,8 +3,9 @@
 //!
 //! It listens before the destination exists, since the destination needs its URL, and serves once it
 //! knows the account's trust anchors and the destination's signing secret. What comes in between
-//! waits in the socket's backlog.
+//! waits in the socket's backlog. What it demands can be changed while it runs (see `door`).
 
+pub(crate) mod door;
 pub(crate) mod record;
 pub(crate) mod tls;
 pub(crate) mod webhook;
@@ -27,7 +28,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -45,26 +46,38 @@ const MAX_EVENTS: usize = 1024;
 
 /// What every connection needs.
 struct Shared {
-    acceptor: TlsAcceptor,
+    config: watch::Receiver<Arc<ServerConfig>>,
     secret: SecretBytes,
+    takes: Duration,
     clock: Arc<dyn Clock>,
     events: mpsc::Sender<Event>,
     stop: CancellationToken,
 }
 
-/// Serves on `listener` until `tasks` are told to stop. `secret` is the destination's signing
-/// secret. Answers 204 to a webhook that verifies and 400 or 401 to one that does not.
+/// What a receiver does with webhooks.
+#[derive(Debug)]
+pub(crate) struct Manner {
+    /// The destination's signing secret.
+    pub(crate) secret: SecretBytes,
+    /// How long it takes for a webhook before it answers.
+    pub(crate) takes: Duration,
+}
+
+/// Serves on `listener` until `tasks` are told to stop. Answers 204 to a webhook that verifies and 400
+/// or 401 to one that does not. When `config` changes, it is for connections to come, and those that
+/// are open are closed as soon as no request is on them.
 pub(crate) fn start(
     listener: TcpListener,
-    config: ServerConfig,
-    secret: SecretBytes,
+    config: watch::Receiver<Arc<ServerConfig>>,
+    manner: Manner,
     clock: Arc<dyn Clock>,
     tasks: &Tasks,
 ) -> mpsc::Receiver<Event> {
     let (events, received) = mpsc::channel(MAX_EVENTS);
     let shared = Arc::new(Shared {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
-        secret,
+        config,
+        secret: manner.secret,
+        takes: manner.takes,
         clock,
         events,
         stop: tasks.shutdown().clone(),
@@ -107,11 +120,13 @@ async fn serve(
 ) -> Result<(), Infallible> {
     // Small answers must not wait for acknowledgements; a failure costs milliseconds only.
     let _ = tcp.set_nodelay(true);
-    let handshake = shared.acceptor.accept(tcp);
+    let mut door = shared.config.clone();
+    let config = Arc::clone(&door.borrow_and_update());
+    let handshake = TlsAcceptor::from(config).accept(tcp);
     let refusal = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => match tls::facts(stream.get_ref().1) {
             Some(connection) => {
-                requests(stream, Arc::new(connection), shared).await;
+                requests(stream, Arc::new(connection), shared, door).await;
                 return Ok(());
             }
             None => "its client certificate can't be read",
@@ -124,9 +139,21 @@ async fn serve(
     Ok(())
 }
 
-/// Answers the requests of a connection until either side closes it.
-async fn requests(stream: TlsStream<TcpStream>, connection: Arc<Connection>, shared: Arc<Shared>) {
+/// Answers the requests of a connection until either side closes it, or `door` changes.
+async fn requests(
+    stream: TlsStream<TcpStream>,
+    connection: Arc<Connection>,
+    shared: Arc<Shared>,
+    mut door: watch::Receiver<Arc<ServerConfig>>,
+) {
     let stop = shared.stop.clone();
+    let closing = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            // A door that is gone changes no more.
+            Ok(()) = door.changed() => {}
+        }
+    };
     let http2 = connection.http2;
     let service = service_fn(move |request| {
         let (connection, shared) = (Arc::clone(&connection), Arc::clone(&shared));
@@ -139,7 +166,7 @@ async fn requests(stream: TlsStream<TcpStream>, connection: Arc<Connection>, sha
             pin!(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
         tokio::select! {
             _ = serving.as_mut() => return,
-            () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+            () = closing => serving.as_mut().graceful_shutdown(),
         }
         let _ = serving.await;
     } else {
@@ -150,7 +177,7 @@ async fn requests(stream: TlsStream<TcpStream>, connection: Arc<Connection>, sha
         let mut serving = pin!(builder.serve_connection(io, service));
         tokio::select! {
             _ = serving.as_mut() => return,
-            () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+            () = closing => serving.as_mut().graceful_shutdown(),
         }
         let _ = serving.await;
     }
@@ -167,6 +194,9 @@ async fn answer(
             let status = reception.verdict.status();
             // As above: nobody listens when the demonstration is stopping.
             let _ = shared.events.send(Event::Received(reception)).await;
+            if !shared.takes.is_zero() {
+                tokio::time::sleep(shared.takes).await;
+            }
             status
         }
         Err(status) => status,

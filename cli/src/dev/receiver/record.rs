@@ -22,6 +22,8 @@ pub(crate) enum Event {
 pub(crate) struct Connection {
     /// The client's certificate.
     pub(crate) peer: Certificate,
+    /// What it presented after that.
+    pub(crate) chain: Vec<Certificate>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub(crate) tls_version: &'static str,
     /// IANA name.

@@ -12,10 +12,10 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::{record::Verdict, *};
+use super::{door::Door, record::Verdict, *};
 use crate::{
     demo_pki::{self, testing},
-    mutual_tls::{HTTP_1_1, HTTP_2, server_config},
+    mutual_tls::Demand,
 };
 
 const BODY: &[u8] = b"{\"order\":1001}";
@@ -27,6 +27,7 @@ struct Bench {
     client: testing::Client,
     secret: SecretBytes,
     now: Timestamp,
+    door: Door,
     events: mpsc::Receiver<Event>,
     tasks: Tasks,
 }
@@ -43,15 +44,20 @@ impl Bench {
         let secret = signature::generate_secret();
         let (tasks, _failures) = Tasks::new();
         let anchors = std::slice::from_ref(&client.anchor);
-        let config = server_config(identity, anchors, &[HTTP_2, HTTP_1_1]).unwrap();
+        let door = Door::new(identity, Demand::signed_by(anchors)).unwrap();
         let clock = Arc::new(ManualClock::at(now));
-        let events = start(listener, config, secret.clone(), clock, &tasks);
+        let manner = Manner {
+            secret: secret.clone(),
+            takes: Duration::ZERO,
+        };
+        let events = start(listener, door.watch(), manner, clock, &tasks);
         Self {
             address,
             ca_pem,
             client,
             secret,
             now,
+            door,
             events,
             tasks,
         }
@@ -236,4 +242,43 @@ async fn it_speaks_http_2_when_asked_and_closes_idle_connections_on_stop() {
     assert!(reception.connection.http2);
     let (stopped, _) = tokio::join!(bench.tasks.stop(Duration::from_secs(10)), connection);
     stopped.unwrap();
+}
+
+#[tokio::test]
+async fn what_it_demands_can_change_while_it_runs() {
+    let mut bench = Bench::start().await;
+    let config = bench.client_config(Some(&bench.client), b"h2");
+    let io = TokioIo::new(bench.connect(config).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, open) = handshake.await.unwrap();
+    let mut open = pin!(open);
+    tokio::select! {
+        response = sender.send_request(bench.webhook(bench.now, BODY)) => {
+            assert_eq!(response.unwrap().status(), StatusCode::NO_CONTENT);
+        }
+        ended = open.as_mut() => panic!("{ended:?}"),
+    }
+    let Some(Event::Received(reception)) = bench.events.recv().await else {
+        panic!("nothing received");
+    };
+    let serial = reception.connection.peer.serial.clone();
+    bench
+        .door
+        .change(|demand| _ = demand.barred.insert(serial.clone()))
+        .unwrap();
+    // What was open is closed, in order.
+    open.await.unwrap();
+    let client = testing::Client {
+        anchor: bench.client.anchor.clone(),
+        chain: bench.client.chain.clone(),
+        key: bench.client.key.clone_key(),
+    };
+    assert_eq!(
+        refused(&mut bench, Some(&client)).await,
+        "it refuses this client certificate by a rule of its own"
+    );
+    bench.door.change(|demand| demand.barred.clear()).unwrap();
+    let status = post(&bench, bench.webhook(bench.now, BODY)).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    bench.stop().await;
 }

@@ -13,11 +13,13 @@ use crate::dev::certificate::Certificate;
 /// What was seen of a connection whose handshake is done; `None` without a client certificate,
 /// which the configuration does not let happen.
 pub(crate) fn facts(connection: &ServerConnection) -> Option<Connection> {
-    let peer = connection.peer_certificates()?.first()?;
+    let (peer, rest) = connection.peer_certificates()?.split_first()?;
+    let chain = rest.iter().map(|der| Certificate::read(der));
     let suite = connection.negotiated_cipher_suite()?.suite();
     let group = connection.negotiated_key_exchange_group();
     Some(Connection {
         peer: Certificate::read(peer)?,
+        chain: chain.collect::<Option<_>>()?,
         tls_version: match connection.protocol_version()? {
             ProtocolVersion::TLSv1_2 => "TLSv1.2",
             ProtocolVersion::TLSv1_3 => "TLSv1.3",
@@ -37,17 +39,21 @@ pub(crate) fn refusal(error: &io::Error) -> &'static str {
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        Some(Error::NoCertificatesPresented) => "it presented no client certificate",
-        Some(Error::InvalidCertificate(reason)) => certificate_refusal(reason),
-        Some(Error::PeerIncompatible(
+    inner.map_or("it closed the connection during the handshake", reason)
+}
+
+/// Why TLS refused the peer, in words for people.
+pub(crate) fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::NoCertificatesPresented => "it presented no client certificate",
+        Error::InvalidCertificate(reason) => certificate_refusal(reason),
+        Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::SupportedVersionsExtensionRequired,
-        )) => "it speaks neither TLS 1.3 nor TLS 1.2",
-        Some(Error::AlertReceived(_)) => "it refused this server's certificate or parameters",
-        Some(Error::InvalidMessage(_)) => "what it sent is not TLS",
-        Some(_) => "the handshake failed",
-        None => "it closed the connection during the handshake",
+        ) => "it speaks neither TLS 1.3 nor TLS 1.2",
+        Error::AlertReceived(_) => "it refused this server's certificate or parameters",
+        Error::InvalidMessage(_) => "what it sent is not TLS",
+        _ => "the handshake failed",
     }
 }
 
@@ -62,6 +68,10 @@ fn certificate_refusal(reason: &CertificateError) -> &'static str {
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "its certificate is not for client authentication"
+        }
+        CertificateError::Revoked => "its client certificate is revoked",
+        CertificateError::ApplicationVerificationFailure => {
+            "it refuses this client certificate by a rule of its own"
         }
         _ => "its client certificate is not valid",
     }

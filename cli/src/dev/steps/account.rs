@@ -8,25 +8,25 @@ use crate::{
     local::trust_anchor,
 };
 
-const ID: &str = "demo";
-
 /// An account.
 pub(crate) struct Account {
     /// Its resource name.
     pub(crate) name: String,
     /// What its receivers install.
     pub(crate) anchors: Vec<CertificateDer<'static>>,
-    /// The same, read.
-    pub(crate) shown: Vec<Certificate>,
 }
 
-/// Makes it or takes an earlier run's.
+/// Makes the account `id` or takes an earlier run's.
 ///
 /// # Errors
 /// [`Failure`].
-pub(crate) async fn prepare(system: &mut System, plane: &ControlPlane) -> Result<Account, Failure> {
+pub(crate) async fn prepare(
+    system: &mut System,
+    plane: &ControlPlane,
+    id: &str,
+) -> Result<Account, Failure> {
     system.wait_for("an account with its certificate authority");
-    let (account, origin) = plane.administrator.account(ID, "Demonstration").await?;
+    let (account, origin) = plane.administrator.account(id, "Demonstration").await?;
     let url = trust_anchor::url(plane.addresses.http, &account.name);
     let anchors = trust_anchor::fetch(&url).await?;
     let shown = anchors.iter().map(|der| Certificate::read(der));
@@ -37,6 +37,5 @@ pub(crate) async fn prepare(system: &mut System, plane: &ControlPlane) -> Result
     Ok(Account {
         name: account.name,
         anchors,
-        shown,
     })
 }

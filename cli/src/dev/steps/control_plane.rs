@@ -36,7 +36,7 @@ pub(crate) async fn start(system: &mut System) -> Result<ControlPlane, Failure> 
     let remembered = remembered.filter(|earlier| all_free(&earlier.addresses));
     let wanted = remembered.as_ref().map(|earlier| earlier.addresses);
     let log = system.directory.log("control-plane");
-    let arguments = commands::control_plane(&system.directory, wanted);
+    let arguments = commands::control_plane(&system.directory, wanted, system.settings.as_deref());
     let child = Child::start("control plane", arguments, &log)?;
     let pid = child.pid();
     system.control_plane = Some(child);

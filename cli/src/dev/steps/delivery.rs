@@ -210,6 +210,7 @@ mod tests {
             verdict: Verdict::Verified,
             connection: Arc::new(Connection {
                 peer: Certificate::read(&client.chain[0]).unwrap(),
+                chain: Vec::new(),
                 tls_version: "TLSv1.3",
                 cipher_suite: "TLS_AES_256_GCM_SHA384".to_owned(),
                 key_exchange_group: String::new(),

@@ -1,10 +1,10 @@
 //! The demonstration, step by step: each file is one step, and takes what the ones before it made.
 
-mod account;
-mod agent;
-mod control_plane;
+pub(crate) mod account;
+pub(crate) mod agent;
+pub(crate) mod control_plane;
 mod delivery;
-mod destination;
+pub(crate) mod destination;
 mod stay;
 
 use tokio::sync::mpsc;
@@ -12,6 +12,11 @@ use tokio::sync::mpsc;
 pub(crate) use stay::stay;
 
 use super::{failure::Failure, grpcurl_hints, receiver::record::Event, story, system::System};
+use crate::demo_pki;
+use destination::Receiving;
+
+/// The demonstration's account.
+const ACCOUNT: &str = "demo";
 
 /// What is up once the first delivery is confirmed.
 pub(crate) struct Running {
@@ -27,8 +32,10 @@ pub(crate) struct Running {
 /// The first [`Failure`]; what was started until then is in `system`.
 pub(crate) async fn demonstrate(system: &mut System) -> Result<Running, Failure> {
     let plane = control_plane::start(system).await?;
-    let account = account::prepare(system, &plane).await?;
-    let mut destination = destination::prepare(system, &plane, &account).await?;
+    let account = account::prepare(system, &plane, ACCOUNT).await?;
+    let identity = demo_pki::server_for_loopback(system.clock.now())?;
+    let receiving = Receiving::of(identity, &account.anchors);
+    let mut destination = destination::prepare(system, &plane, &account, receiving).await?;
     agent::start(system, &plane).await?;
     let events = &mut destination.events;
     let delivery = delivery::make(system, &plane, &destination.name, events).await?;

@@ -211,6 +211,7 @@ mod tests {
             verdict: Verdict::Signature,
             connection: Arc::new(Connection {
                 peer: Certificate::read(&client.chain[0]).unwrap(),
+                chain: Vec::new(),
                 tls_version: "TLSv1.3",
                 cipher_suite: String::new(),
                 key_exchange_group: String::new(),

@@ -5,6 +5,6 @@ mod setup;
 
 pub(crate) use delivery::{accepted, another, attempt, received, refused};
 pub(crate) use setup::{
-    account, agent, control_plane_up, destination, failed, not_removed, ready, receiver_up,
-    starting, stopped, stopping,
+    account, agent, control_plane_up, destination, failed, flowing, not_removed, ready,
+    receiver_up, starting, stopped, stopping,
 };

@@ -74,8 +74,14 @@ pub(crate) fn receiver_up(url: &str, anchors: &[Certificate]) -> Entry {
         )
 }
 
-/// There is a destination; `issued` is its client certificate.
-pub(crate) fn destination(name: &str, origin: Origin, issued: &Certificate) -> Entry {
+/// There is a destination; `issued` is its client certificate, if it has one already.
+pub(crate) fn destination(name: &str, origin: Origin, issued: Option<&Certificate>) -> Entry {
+    let Some(issued) = issued else {
+        return Entry::new(format!("{name} {}", made(origin))).fact(
+            "client certificate",
+            "none yet: the receiver's CA has to sign it",
+        );
+    };
     Entry::new(format!(
         "{name} {}, with a client certificate",
         made(origin)
@@ -85,6 +91,13 @@ pub(crate) fn destination(name: &str, origin: Origin, issued: &Certificate) -> E
     .fact("serial", &issued.serial)
     .fact("valid", issued.validity())
     .fact("SPIFFE URI", issued.uri.as_deref().unwrap_or_default())
+}
+
+/// Deliveries flow from now on.
+pub(crate) fn flowing(rate: u32) -> Entry {
+    Entry::new(format!(
+        "Deliveries flow from now on: {rate} a second, until the end"
+    ))
 }
 
 /// The agent is connected.

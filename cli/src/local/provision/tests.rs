@@ -110,9 +110,13 @@ async fn an_earlier_destination_is_moved_and_enabled() {
         }
     })
     .await;
-    let url = "https://127.0.0.1:1/webhooks";
+    let wanted = v1::Destination {
+        url: "https://127.0.0.1:1/webhooks".to_owned(),
+        server_ca_pem: "PEM".to_owned(),
+        ..v1::Destination::default()
+    };
     let (destination, origin) = administrator
-        .destination("accounts/demo", "orders", url, "PEM")
+        .destination("accounts/demo", "orders", wanted)
         .await
         .unwrap();
     assert_eq!(origin, Origin::Earlier);
