@@ -100,9 +100,9 @@ fn a_control_plane_serves_good_lists_from_an_accounts_birth_on() {
         "/crl/accounts/acme/1.txt",
         "/crl/accounts/nobody.pem",
         "/crl/accounts/acme",
-        "/crl/shared.pem",
-        "/crl/shared/1.crl",
-        "/trust/shared.pem",
+        "/crl/shared/2.crl",
+        "/trust/accounts/acme/2.crt",
+        "/trust/shared/1.pem",
     ] {
         assert_eq!(served(missing).status, 404, "{missing}");
     }
