@@ -37,20 +37,8 @@ pub fn router(pages: Pages) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/trust/shared.pem", get(published::shared_trust))
-        .route("/trust/shared/{file}", get(published::shared_anchor))
-        .route("/trust/accounts/{file}", get(published::account_trust))
-        .route(
-            "/trust/accounts/{account}/{file}",
-            get(published::account_anchor),
-        )
-        .route("/crl/shared.pem", get(published::shared_lists))
-        .route("/crl/shared/{file}", get(published::shared_list))
-        .route("/crl/accounts/{file}", get(published::account_lists))
-        .route(
-            "/crl/accounts/{account}/{file}",
-            get(published::account_list),
-        )
+        .route("/trust/{*file}", get(published::trust))
+        .route("/crl/{*file}", get(published::crl))
         .with_state(pages)
 }
 

@@ -25,97 +25,73 @@ const PEM: &str = "application/x-pem-file";
 /// RFC 2585 section 4.2.
 const CRL: &str = "application/pkix-crl";
 
-/// `/trust/accounts/{account}.pem`
-pub(super) async fn account_trust(
+/// A file of an authority: `shared.pem`, `shared/{generation}.{form}`, `accounts/{account}.pem` or
+/// `accounts/{account}/{generation}.{form}`.
+struct File<'a> {
+    owner: AuthorityOwner,
+    /// A generation and the form of its file; `None`: all generations, in PEM.
+    generation: Option<(u32, &'a str)>,
+}
+
+impl<'a> File<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        let (owner, rest) = match path.strip_prefix("accounts/") {
+            None => (AuthorityOwner::Shared, path.strip_prefix("shared")?),
+            Some(path) => {
+                // Ids have neither.
+                let (id, _) = path.split_at(path.find(['/', '.'])?);
+                let name = format!("accounts/{id}").parse().ok()?;
+                (AuthorityOwner::Account(name), &path[id.len()..])
+            }
+        };
+        let generation = match rest {
+            ".pem" => None,
+            rest => {
+                let (generation, form) = rest.strip_prefix('/')?.split_once('.')?;
+                Some((generation.parse().ok()?, form))
+            }
+        };
+        Some(Self { owner, generation })
+    }
+}
+
+/// Under `/trust`.
+pub(super) async fn trust(
     State(pages): State<Pages>,
-    Path(file): Path<String>,
+    Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(owner) = file.strip_suffix(".pem").and_then(account) else {
+    let Some(file) = File::parse(&path) else {
         return missing();
     };
-    let page = trust_bundle(pages.store.as_ref(), &owner).await;
+    let store = pages.store.as_ref();
+    let page = match file.generation {
+        None => trust_bundle(store, &file.owner).await,
+        Some((generation, "crt")) => anchor(store, &file.owner, generation).await,
+        Some(_) => Ok(None),
+    };
     answer(page, &headers)
 }
 
-/// `/trust/shared.pem`
-pub(super) async fn shared_trust(State(pages): State<Pages>, headers: HeaderMap) -> Response {
-    let page = trust_bundle(pages.store.as_ref(), &AuthorityOwner::Shared).await;
-    answer(page, &headers)
-}
-
-/// `/trust/accounts/{account}/{generation}.crt`
-pub(super) async fn account_anchor(
+/// Under `/crl`.
+pub(super) async fn crl(
     State(pages): State<Pages>,
-    Path((id, file)): Path<(String, String)>,
+    Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(owner) = account(&id) else {
+    let Some(file) = File::parse(&path) else {
         return missing();
     };
-    let page = anchor(pages.store.as_ref(), &owner, &file).await;
-    answer(page, &headers)
-}
-
-/// `/trust/shared/{generation}.crt`
-pub(super) async fn shared_anchor(
-    State(pages): State<Pages>,
-    Path(file): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    let page = anchor(pages.store.as_ref(), &AuthorityOwner::Shared, &file).await;
-    answer(page, &headers)
-}
-
-/// `/crl/accounts/{account}.pem`
-pub(super) async fn account_lists(
-    State(pages): State<Pages>,
-    Path(file): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    let Some(owner) = file.strip_suffix(".pem").and_then(account) else {
-        return missing();
+    let store = pages.store.as_ref();
+    let page = match file.generation {
+        None => lists(store, &file.owner).await,
+        Some((generation, form)) => list(store, &file.owner, generation, form).await,
     };
-    let page = lists(pages.store.as_ref(), &owner).await;
-    answer(page, &headers)
-}
-
-/// `/crl/shared.pem`
-pub(super) async fn shared_lists(State(pages): State<Pages>, headers: HeaderMap) -> Response {
-    let page = lists(pages.store.as_ref(), &AuthorityOwner::Shared).await;
-    answer(page, &headers)
-}
-
-/// `/crl/accounts/{account}/{generation}.crl` and `.pem`
-pub(super) async fn account_list(
-    State(pages): State<Pages>,
-    Path((id, file)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
-    let Some(owner) = account(&id) else {
-        return missing();
-    };
-    let page = list(pages.store.as_ref(), &owner, &file).await;
-    answer(page, &headers)
-}
-
-/// `/crl/shared/{generation}.crl` and `.pem`
-pub(super) async fn shared_list(
-    State(pages): State<Pages>,
-    Path(file): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    let page = list(pages.store.as_ref(), &AuthorityOwner::Shared, &file).await;
     answer(page, &headers)
 }
 
 /// What is served: its media type, and its bytes.
 type Page = (&'static str, Vec<u8>);
-
-fn account(id: &str) -> Option<AuthorityOwner> {
-    let name = format!("accounts/{id}").parse().ok()?;
-    Some(AuthorityOwner::Account(name))
-}
 
 /// The trust anchors of all published generations, oldest first.
 async fn trust_bundle(
@@ -132,12 +108,11 @@ async fn trust_bundle(
 async fn anchor(
     store: &dyn Store,
     owner: &AuthorityOwner,
-    file: &str,
+    generation: u32,
 ) -> Result<Option<Page>, StoreError> {
-    let generation = file.strip_suffix(".crt").and_then(|it| it.parse().ok());
     let generations = store.authorities(owner).await?.into_iter();
     let mut published = generations.filter(|it| it.state.is_published());
-    let found = published.find(|it| Some(it.generation) == generation);
+    let found = published.find(|it| it.generation == generation);
     Ok(found.map(|it| (CERTIFICATE, it.anchor)))
 }
 
@@ -158,14 +133,9 @@ async fn lists(store: &dyn Store, owner: &AuthorityOwner) -> Result<Option<Page>
 async fn list(
     store: &dyn Store,
     owner: &AuthorityOwner,
-    file: &str,
+    generation: u32,
+    form: &str,
 ) -> Result<Option<Page>, StoreError> {
-    let Some((generation, form)) = file.split_once('.') else {
-        return Ok(None);
-    };
-    let Ok(generation) = generation.parse() else {
-        return Ok(None);
-    };
     let Some(crl) = store.crl(owner, generation).await? else {
         return Ok(None);
     };
@@ -228,6 +198,43 @@ mod tests {
         AuthorityState::Retiring,
     ];
 
+    #[test]
+    fn files_are_named_by_owner_and_generation() {
+        let parsed = |path| {
+            let file = File::parse(path)?;
+            let generation = file
+                .generation
+                .map(|(number, form)| format!("{number} {form}"));
+            Some((file.owner.to_string(), generation.unwrap_or_default()))
+        };
+        let file = |owner: &str, generation: &str| Some((owner.into(), generation.into()));
+        assert_eq!(parsed("shared.pem"), file("shared", ""));
+        assert_eq!(parsed("shared/2.crl"), file("shared", "2 crl"));
+        assert_eq!(parsed("accounts/acme.pem"), file("accounts/acme", ""));
+        assert_eq!(
+            parsed("accounts/acme/12.pem"),
+            file("accounts/acme", "12 pem")
+        );
+        for none in [
+            "",
+            "shared",
+            "shared.crl",
+            "sharedx.pem",
+            "shared/x.pem",
+            "accounts",
+            "accounts/",
+            "accounts/acme",
+            "accounts/acme.crl",
+            "accounts/ACME.pem",
+            "accounts/acme/1",
+            "accounts/acme/../1.pem",
+            "accounts//1.pem",
+            "root.pem",
+        ] {
+            assert_eq!(parsed(none), None, "{none}");
+        }
+    }
+
     #[tokio::test]
     async fn all_that_receivers_may_have_installed_is_in_one_file() {
         let folder = tempfile::tempdir().unwrap();
@@ -279,11 +286,11 @@ mod tests {
         let found = lists(&store, &shared).await.unwrap();
         assert_eq!(found, all(crl_pem, &[2, 3, 5, 7]));
         // A receiver that is late still gets the list of one that was retired.
-        let retired = list(&store, &shared, "1.crl").await.unwrap();
+        let retired = list(&store, &shared, 1, "crl").await.unwrap();
         assert_eq!(retired, Some((CRL, vec![1])));
-        for missing in ["4.crl", "8.crl", "1.der", "1", "x.crl", ""] {
-            let found = list(&store, &shared, missing).await.unwrap();
-            assert_eq!(found, None, "{missing}");
+        for (generation, form) in [(4, "crl"), (8, "crl"), (1, "der"), (1, "")] {
+            let found = list(&store, &shared, generation, form).await.unwrap();
+            assert_eq!(found, None, "{generation} {form}");
         }
     }
 
