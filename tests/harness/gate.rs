@@ -35,6 +35,8 @@ pub struct Rules {
     pub common_names: Vec<String>,
     /// Serial numbers, in any case, that get 403.
     pub forbidden_serials: Vec<String>,
+    /// Port of the application that answers, on the loopback interface. `None`: nginx answers by itself.
+    pub application: Option<u16>,
 }
 
 /// One request as it was logged.
@@ -44,7 +46,7 @@ pub struct Seen {
     pub answered_at: f64,
     /// How long it took from its first byte, in seconds.
     pub took: f64,
-    /// Status of the answer.
+    /// Status of the answer; 499 when the client went away before it.
     pub status: u16,
     /// `webhook-id`; empty without one.
     pub id: String,
@@ -161,6 +163,11 @@ fn write(folder: &Path, rules: &Rules) {
         let _ = writeln!(serials, "\"~*^0*{}$\" 1;", short(serial));
     }
     file("serials.map", &serials);
+    let answer = match rules.application {
+        Some(port) => format!("proxy_pass http://127.0.0.1:{port};\n"),
+        None => "return 204;\n".to_owned(),
+    };
+    file("answer.conf", &answer);
 }
 
 /// `None` when somebody else was faster with the port.
@@ -221,7 +228,7 @@ http {{
         location / {{
             if ($stranger) {{ return 403; }}
             if ($forbidden) {{ return 403; }}
-            return 204;
+            include {folder}/answer.conf;
         }}
     }}
 }}

@@ -9,7 +9,7 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `tools`, `wait`, `ports`, `scanner`, `sources`, `authority`, `issued`
+//! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
 //! 4. `certificates`, `control_plane`, `receiver_script`
@@ -44,5 +44,6 @@ pub mod sender;
 pub mod setting;
 pub mod sources;
 pub mod steady;
+pub mod times;
 pub mod tools;
 pub mod wait;

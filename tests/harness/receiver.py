@@ -4,7 +4,8 @@ usage: receiver.py FOLDER
 
 The port is in FOLDER/port once it listens. Request 1 is in FOLDER/1.body, byte for byte, and
 FOLDER/1.json (method, path, headers as a list of pairs, in the order they came); the .json is there
-only when the .body is whole. FOLDER/answer, when it exists, holds the status to answer instead.
+only when the .body is whole. FOLDER/answer, when it exists, holds the status to answer instead, and
+FOLDER/delay how many seconds to wait before that.
 """
 
 import http.server
@@ -13,6 +14,7 @@ import json
 import os
 import pathlib
 import sys
+import time
 
 FOLDER = pathlib.Path(sys.argv[1])
 NUMBERS = itertools.count(1)  # next() on it is atomic under the interpreter's lock
@@ -38,6 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
         write_whole(FOLDER / f"{number}.body", body)
         write_whole(FOLDER / f"{number}.json", json.dumps(facts).encode())
+        time.sleep(self.delay())
         status = self.status()
         self.send_response(status)
         if status != 204:  # which has no length (RFC 9110 section 8.6)
@@ -45,6 +48,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     do_GET = do_PUT = do_POST
+
+    def delay(self):
+        try:
+            return float((FOLDER / "delay").read_text())
+        except FileNotFoundError:
+            return 0
 
     def status(self):
         try:

@@ -79,6 +79,16 @@ impl ReceiverScript {
         fs::rename(beside, path).expect("setting the answer");
     }
 
+    /// Makes it wait for so many seconds before it answers, from now on.
+    ///
+    /// # Panics
+    /// When the folder can't be written.
+    pub fn delay(&self, seconds: f64) {
+        let (path, beside) = (self.folder.join("delay"), self.folder.join("delay.new"));
+        fs::write(&beside, seconds.to_string()).expect("writing the delay");
+        fs::rename(beside, path).expect("setting the delay");
+    }
+
     /// The requests so far, in the order they came.
     pub fn requests(&self) -> Vec<Request> {
         (1..).map_while(|number| self.request(number)).collect()

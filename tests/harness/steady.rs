@@ -20,7 +20,7 @@ use countersign_proto::v1::{
 use countersign_shared::tasks::{OnFailure, Tasks};
 use tokio::{
     runtime::Runtime,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 use tonic::{Code, Status};
 
@@ -84,8 +84,9 @@ impl Steady {
             }),
         });
         let (tasks, _) = Tasks::new();
-        for _ in 0..SUBMITTERS {
-            let submitting = submit_steadily(Arc::clone(&shared), tasks.clone());
+        for turn in 0..SUBMITTERS {
+            let first = shared.every * turn / SUBMITTERS;
+            let submitting = submit_steadily(Arc::clone(&shared), first, tasks.clone());
             runtime.block_on(async { tasks.spawn("submitter", OnFailure::Log, submitting) });
         }
         Self {
@@ -156,8 +157,12 @@ impl Drop for Steady {
     }
 }
 
-async fn submit_steadily(shared: Arc<Shared>, tasks: Tasks) -> Result<(), Infallible> {
-    let mut ticks = interval(shared.every);
+async fn submit_steadily(
+    shared: Arc<Shared>,
+    first: Duration,
+    tasks: Tasks,
+) -> Result<(), Infallible> {
+    let mut ticks = interval_at(Instant::now() + first, shared.every);
     // The pace after a pause is the same as before.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut client = None;
@@ -222,9 +227,15 @@ impl Shared {
         SubmitDeliveryRequest {
             destination: self.destination.clone(),
             payload: format!(r#"{{"order":{number}}}"#).into(),
-            request_id: format!("order-{number}"),
+            // Unique in the account.
+            request_id: format!("{}-{number}", self.id()),
             ..SubmitDeliveryRequest::default()
         }
+    }
+
+    fn id(&self) -> &str {
+        let (_, id) = self.destination.rsplit_once('/').expect("a name");
+        id
     }
 
     async fn list(&self) -> BTreeMap<String, Delivery> {
