@@ -33,7 +33,7 @@ pub struct Rules {
     pub revocation_lists: String,
     /// Common names that it lets in; everybody else gets 403. Empty: every name.
     pub common_names: Vec<String>,
-    /// Serial numbers, in any case, that get 403.
+    /// Serial numbers, in any case, whose deliveries get 403; probes get through.
     pub forbidden_serials: Vec<String>,
     /// Port of the application that answers, on the loopback interface. `None`: nginx answers by itself.
     pub application: Option<u16>,
@@ -159,8 +159,7 @@ fn write(folder: &Path, rules: &Rules) {
     file("names.map", &names);
     let mut serials = "default 0;\n".to_owned();
     for serial in &rules.forbidden_serials {
-        // A map compares without regard to case.
-        let _ = writeln!(serials, "\"~*^0*{}$\" 1;", short(serial));
+        let _ = writeln!(serials, "\"~*^POST:0*{}$\" 1;", short(serial));
     }
     file("serials.map", &serials);
     let answer = match rules.application {
@@ -214,7 +213,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     map $ssl_client_s_dn $stranger {{ include {folder}/names.map; }}
-    map $ssl_client_serial $forbidden {{ include {folder}/serials.map; }}
+    map $request_method:$ssl_client_serial $forbidden {{ include {folder}/serials.map; }}
     keepalive_requests 100000;
     server {{
         listen 127.0.0.1:{port} ssl;

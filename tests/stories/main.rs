@@ -23,6 +23,7 @@ mod operators_help_deliveries_by_hand;
 mod private_addresses_are_refused;
 mod receiver_configuration_is_pasted;
 mod receivers_explain_refusals;
+mod refused_certificates_fall_back;
 mod revocation_reaches_the_wire;
 mod rotations_cost_no_delivery;
 mod the_harness_itself;

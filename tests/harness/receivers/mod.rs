@@ -61,7 +61,7 @@ pub struct Setup<'a> {
 /// A running server.
 pub struct Receiver {
     port: u16,
-    _process: Process,
+    process: Process,
 }
 
 /// A server's files and ports on this machine.
@@ -87,14 +87,28 @@ impl Receiver {
             };
             let process = Process::start(place.command(kind), "server", folder);
             if let Some(process) = wait_until_it_listens(process, port) {
-                return Self {
-                    port,
-                    _process: process,
-                };
+                return Self { port, process };
             }
         }
         let log = fs::read_to_string(folder.join("server.log"));
         panic!("{kind:?} does not start: {}", log.unwrap_or_default());
+    }
+
+    /// Ends it and starts another in its place, with its files in `folder`.
+    ///
+    /// # Panics
+    /// When that does not come up.
+    pub fn replace(&mut self, kind: Kind, folder: &Path, setup: &Setup<'_>) {
+        self.process.stop();
+        write_files(folder, setup);
+        let place = Place {
+            folder,
+            port: self.port,
+            setup,
+        };
+        let process = Process::start(place.command(kind), "server", folder);
+        let process = wait_until_it_listens(process, self.port);
+        self.process = process.expect("a server in the other's place");
     }
 
     /// Where it listens: by `name`, of which its certificate has `localhost` only.
