@@ -12,7 +12,7 @@
 //! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
-//! 4. `certificates`, `control_plane`, `receiver_script`
+//! 4. `certificates`, `customer_ca`, `control_plane`, `receiver_script`
 //! 5. `nginx`, `gate`, `agent`, `client`, `receiver`
 //! 6. `sender`, `steady`, `setting`
 
@@ -24,6 +24,7 @@ pub mod authority;
 pub mod certificates;
 pub mod client;
 pub mod control_plane;
+pub mod customer_ca;
 pub mod delivery_bench;
 pub mod floors;
 pub mod folder;

@@ -12,6 +12,7 @@ mod bench_reports;
 mod certificates_and_crls_pass_linters;
 mod certificates_verify_with_openssl;
 mod configuration_mistakes_are_all_reported;
+mod customers_sign_with_their_own_ca;
 mod dev_once_delivers;
 mod enrollment_tokens_work_once;
 mod first_delivery_through_nginx;
