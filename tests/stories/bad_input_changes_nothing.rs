@@ -2,6 +2,7 @@
 //! afterwards every list is as it was.
 
 mod callers;
+mod certificates;
 mod deliveries;
 mod destinations;
 mod names;
@@ -51,6 +52,19 @@ impl Stage {
             api.ok(
                 "CertificateService/ListClientCertificates",
                 &json!({"parent": self.destination})
+            ),
+            api.ok(
+                "CertificateService/GetCertificateAuthorityRotation",
+                &parent
+            ),
+            api.ok("CertificateService/ListDestinationTrust", &parent),
+            api.ok(
+                "CertificateService/GetTrustBundle",
+                &json!({"parent": "shared"})
+            ),
+            api.ok(
+                "DestinationService/GetDestination",
+                &json!({"name": self.destination})
             ),
             api.ok("DeliveryService/ListDeliveries", &parent),
             api.ok("AgentAdministrationService/ListJoinTokens", &json!({})),

@@ -46,7 +46,9 @@ fn urls_and_policies_of_destinations() {
         create("minimum_tls_version", json!(99)),
         "minimum_tls_version",
     ));
-    calls.push((create("mtls_enforcement", json!(99)), "mtls_enforcement"));
+    for field in ["mtls_enforcement", "trust_model", "key_algorithm"] {
+        calls.push((create(field, json!(99)), field));
+    }
     let calls: Vec<_> = calls
         .into_iter()
         .map(|(request, field)| {
@@ -92,9 +94,21 @@ fn updates() {
         ),
         (
             method,
-            update(url, &["url", "trust_model"]),
+            update(url, &["url", "active_client_certificate"]),
             "INVALID_ARGUMENT",
             "update_mask",
+        ),
+        (
+            method,
+            update(json!({"trust_model": 99}), &["trust_model"]),
+            "INVALID_ARGUMENT",
+            "trust_model",
+        ),
+        (
+            method,
+            update(json!({"key_algorithm": 99}), &["key_algorithm"]),
+            "INVALID_ARGUMENT",
+            "key_algorithm",
         ),
         (
             method,
