@@ -7,6 +7,7 @@ use countersign_shared::{name::AccountName, time::Clock};
 use crate::{
     ca::{self, CaError, NewGeneration, SigningAuthority},
     crl::RevocationLists,
+    deliveries::Backlog,
     model::{Account, AuthorityOwner, RequestKey},
     store::{NewAccount, Store, StoreError},
     vault::Vault,
@@ -23,6 +24,8 @@ pub struct Accounts {
     pub root: Arc<SigningAuthority>,
     /// Signs the authority's first revocation list.
     pub lists: RevocationLists,
+    /// Told which accounts are gone.
+    pub backlog: Arc<Backlog>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -85,6 +88,7 @@ impl Accounts {
             .delete_account(name, revision, force, now)
             .await?;
         self.vault.forget(&name.to_string());
+        self.backlog.forget_account(name);
         Ok(())
     }
 }

@@ -49,6 +49,8 @@ pub struct Config {
     pub lease: Duration,
     /// Largest payload in bytes.
     pub max_payload_bytes: usize,
+    /// How much may be accepted and not settled.
+    pub backlog: BacklogBounds,
     /// How often both ends of an agent's session send a sign of life.
     pub heartbeat: Duration,
     /// Within which time an agent reconnects after a first failure.
@@ -63,6 +65,26 @@ pub struct Config {
     pub log_filter: String,
     /// How long a graceful stop may take.
     pub shutdown_deadline: Duration,
+}
+
+/// How much may be accepted and not settled. Beyond it nothing more is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogBounds {
+    /// Of each destination.
+    pub destination: Bound,
+    /// Of each account.
+    pub account: Bound,
+    /// Of all accounts together.
+    pub installation: Bound,
+}
+
+/// A bound on deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// How many.
+    pub deliveries: u64,
+    /// How many bytes their payloads may have.
+    pub bytes: u64,
 }
 
 /// How long things are kept, counted from when a delivery was accepted.
@@ -109,6 +131,7 @@ impl Config {
         let kek_file = reader.path("kek.file");
         let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
+        let backlog = backlog(&mut reader);
         let heartbeat = reader.seconds("agents.heartbeat_seconds", 1..=300);
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
         let keep = keep(&mut reader);
@@ -134,6 +157,7 @@ impl Config {
                 max_payload_bytes: max_payload
                     .and_then(|bytes| usize::try_from(bytes).ok())
                     .unwrap_or(1024 * 1024),
+                backlog,
                 heartbeat: heartbeat.unwrap_or(Duration::from_secs(10)),
                 reconnect_window: Duration::from_millis(window.unwrap_or(1000)),
                 keep,
@@ -249,6 +273,33 @@ fn client_certificates(reader: &mut Reader) -> (Duration, Duration) {
         reader.mistake("certificates.grace_seconds", problem);
     }
     (life, grace)
+}
+
+/// The defaults let ten destinations fill an account, and five accounts the installation.
+fn backlog(reader: &mut Reader) -> BacklogBounds {
+    const GIB: u64 = 1 << 30;
+    let mut bound = |settings: [&'static str; 2], deliveries, bytes| Bound {
+        deliveries: reader
+            .number(settings[0], 1..=1_000_000_000)
+            .unwrap_or(deliveries),
+        bytes: reader
+            .number(settings[1], MAX_PAYLOAD_BYTES..=1 << 50)
+            .unwrap_or(bytes),
+    };
+    let of_destination = [
+        "delivery.max_backlog_per_destination",
+        "delivery.max_backlog_bytes_per_destination",
+    ];
+    let of_account = [
+        "delivery.max_backlog_per_account",
+        "delivery.max_backlog_bytes_per_account",
+    ];
+    let of_all = ["delivery.max_backlog", "delivery.max_backlog_bytes"];
+    BacklogBounds {
+        destination: bound(of_destination, 100_000, GIB),
+        account: bound(of_account, 1_000_000, 4 * GIB),
+        installation: bound(of_all, 5_000_000, 16 * GIB),
+    }
 }
 
 fn keep(reader: &mut Reader) -> Keep {

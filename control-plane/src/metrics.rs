@@ -27,14 +27,25 @@ pub struct Metrics {
     pub stale_outcomes: Counter,
     /// Deliveries given up.
     pub dead_letters: Counter,
+    /// Deliveries that are accepted and not settled.
+    pub backlog_deliveries: Gauge,
+    /// Bytes of their payloads.
+    pub backlog_bytes: Gauge,
     /// Agents with a live session.
     pub connected_agents: Gauge,
     /// Failed authentications at the API.
     pub authentication_failures: Counter,
+    backlog_full: Family<BoundLabel, Counter>,
     attempts: Family<ClassLabel, Counter>,
     open_alerts: Family<CauseLabel, Gauge>,
     rotations: Family<StepLabel, Counter>,
     accept_to_settled: AcceptToSettled,
+}
+
+/// Labels of submissions for which there was no room.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BoundLabel {
+    bound: &'static str,
 }
 
 /// Labels of open alerts.
@@ -70,6 +81,12 @@ impl Metrics {
             class: class.as_str(),
         };
         self.attempts.get_or_create(&label).inc();
+    }
+
+    /// Counts a submission that was refused because a backlog is full: destination, account or
+    /// installation.
+    pub fn backlog_full(&self, bound: &'static str) {
+        self.backlog_full.get_or_create(&BoundLabel { bound }).inc();
     }
 
     /// How many alerts of a cause are open.
@@ -128,6 +145,21 @@ impl Metrics {
             "client_certificate_steps",
             "What was done to client certificates",
             self.rotations.clone(),
+        );
+        registry.register(
+            "backlog_full",
+            "Submissions refused because a backlog is full, by bound",
+            self.backlog_full.clone(),
+        );
+        registry.register(
+            "backlog_deliveries",
+            "Deliveries that are accepted and not settled",
+            self.backlog_deliveries.clone(),
+        );
+        registry.register(
+            "backlog_bytes",
+            "Payload bytes of deliveries that are accepted and not settled",
+            self.backlog_bytes.clone(),
         );
         registry.register(
             "connected_agents",

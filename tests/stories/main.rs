@@ -6,6 +6,7 @@
 // Tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod a_full_backlog_refuses_and_loses_nothing;
 mod alerts_open_and_resolve_by_themselves;
 mod bad_input_changes_nothing;
 mod bench_reports;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::{page, status, violations::Violations};
 use crate::{
-    deliveries::{Submission, Submit},
+    deliveries::{ByHand, Submission, Submit},
     model::{Attempt, Delivery, DeliveryFilter, DeliveryState, ReplayFilter},
 };
 
@@ -26,15 +26,13 @@ const MAX_TYPE: usize = 200;
 /// How many submissions of one stream may be on their way to the disk at once.
 const STREAM_WINDOW: usize = 1024;
 
-/// Most dead letters that one call replays, and how many at a time.
-const MAX_REPLAY: usize = 10_000;
-const REPLAY_SLICE: usize = 500;
-
-/// DeliveryService over [`Submit`] and the store.
+/// DeliveryService over [`Submit`], [`ByHand`] and the store.
 #[derive(Clone)]
 pub struct DeliveryApi {
     /// Accepts.
     pub submit: Submit,
+    /// Retries, replays and cancels.
+    pub by_hand: ByHand,
     /// Runs streams.
     pub tasks: Tasks,
 }
@@ -114,14 +112,8 @@ impl DeliveryService for DeliveryApi {
         request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
         let (account, id) = delivery_name("name", &request.into_inner().name)?;
-        let now = self.submit.clock.now();
-        let retried = self
-            .submit
-            .store
-            .retry(&account, id, now)
-            .await
-            .map_err(status::store)?;
-        self.submit.wake.due(retried.destination_key, now);
+        let retried = self.by_hand.retry(&account, id).await;
+        let retried = retried.map_err(status::store)?;
         Ok(Response::new(v1::RetryDeliveryResponse {
             delivery: Some(to_wire(&retried)),
         }))
@@ -132,8 +124,7 @@ impl DeliveryService for DeliveryApi {
         request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
         let (account, id) = delivery_name("name", &request.into_inner().name)?;
-        let now = self.submit.clock.now();
-        let cancelled = self.submit.store.cancel(&account, id, now).await;
+        let cancelled = self.by_hand.cancel(&account, id).await;
         Ok(Response::new(v1::CancelDeliveryResponse {
             delivery: Some(to_wire(&cancelled.map_err(status::store)?)),
         }))
@@ -148,29 +139,11 @@ impl DeliveryService for DeliveryApi {
         let account = violations.parse::<AccountName>("parent", &request.parent);
         let filter = replay_filter(&mut violations, &request, account.as_ref());
         let account = violations.finish(account)?;
-        let now = self.submit.clock.now();
-        let (mut count, mut more) = (0, true);
-        // In slices, so that other writes need not wait for all of them.
-        while more && count < MAX_REPLAY {
-            let size = match request.dry_run {
-                true => MAX_REPLAY,
-                false => REPLAY_SLICE.min(MAX_REPLAY - count),
-            };
-            let store = &self.submit.store;
-            let found = store
-                .replay(&account, &filter, request.dry_run, size, now)
-                .await;
-            let found = found.map_err(status::store)?;
-            count += found.items.len();
-            more = found.more;
-            if request.dry_run {
-                break;
-            }
-            found
-                .items
-                .iter()
-                .for_each(|key| self.submit.wake.due(*key, now));
-        }
+        let replayed = self
+            .by_hand
+            .replay(&account, &filter, request.dry_run)
+            .await;
+        let (count, more) = replayed.map_err(status::store)?;
         Ok(Response::new(v1::ReplayDeliveriesResponse {
             count: i32::try_from(count).unwrap_or(i32::MAX),
             more,
@@ -253,6 +226,7 @@ async fn answer(
             code: status.code().into(),
             reason: status::reason(&status),
             message: status.message().to_owned(),
+            retry_after: status::retry_after(&status).and_then(|wait| wait.try_into().ok()),
         }),
     };
     v1::SubmitDeliveriesResponse {

@@ -9,8 +9,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    agents::EnrollError, ca::CaError, deliveries::SubmitError,
-    destinations::ReceiverConfigurationError, store::StoreError, vault::VaultError,
+    agents::EnrollError,
+    ca::CaError,
+    deliveries::{Full, Scope, SubmitError},
+    destinations::ReceiverConfigurationError,
+    store::StoreError,
+    vault::VaultError,
 };
 
 /// Domain of every `google.rpc.ErrorInfo`.
@@ -19,6 +23,8 @@ const DOMAIN: &str = "countersign";
 const NO_METADATA: [(String, String); 0] = [];
 /// When trying again can help.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When there may be room in a backlog again.
+const BACKLOG_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A status with a reason for programs.
 pub(super) fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
@@ -85,6 +91,7 @@ pub(super) fn submit(error: SubmitError) -> Status {
     match error {
         SubmitError::Store(error) => store(error),
         SubmitError::Vault(error) => vault(error),
+        SubmitError::Full(full) => backlog_full(&full),
         SubmitError::TooLarge { .. } => {
             let message = error.to_string();
             let mut details = ErrorDetails::new();
@@ -93,6 +100,25 @@ pub(super) fn submit(error: SubmitError) -> Status {
             Status::with_error_details(Code::InvalidArgument, message, details)
         }
     }
+}
+
+fn backlog_full(full: &Full) -> Status {
+    let reason = match full.scope {
+        Scope::Destination => "DESTINATION_BACKLOG_FULL",
+        Scope::Account => "ACCOUNT_BACKLOG_FULL",
+        Scope::Installation => "INSTALLATION_BACKLOG_FULL",
+    };
+    let metadata = [
+        ("deliveries", full.load.deliveries.to_string()),
+        ("max_deliveries", full.bound.deliveries.to_string()),
+        ("bytes", full.load.bytes.to_string()),
+        ("max_bytes", full.bound.bytes.to_string()),
+    ];
+    let mut details = ErrorDetails::new();
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), value));
+    details.set_error_info(reason, DOMAIN, metadata);
+    details.set_retry_info(Some(BACKLOG_RETRY_AFTER));
+    Status::with_error_details(Code::ResourceExhausted, full.to_string(), details)
 }
 
 pub(super) fn enroll(error: EnrollError) -> Status {
@@ -116,4 +142,9 @@ pub(super) fn reason(status: &Status) -> String {
         .get_error_details()
         .error_info()
         .map_or_else(String::new, |info| info.reason.clone())
+}
+
+/// After what time a status says that trying again can help.
+pub(super) fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_error_details().retry_info()?.retry_delay
 }

@@ -35,7 +35,7 @@ use crate::{
     bundles::Bundles,
     config::Config,
     crl::RevocationLists,
-    deliveries::{Settle, Submit},
+    deliveries::{Backlog, ByHand, Settle, Submit},
     destinations::Destinations,
     dispatch::{Attach, Fleet, Probes, Sessions},
     issuing::Issuing,
@@ -87,6 +87,7 @@ impl Services {
         let trust_domain: Arc<str> = config.trust_domain.as_str().into();
         let wake = Arc::new(Wake::default());
         let holds = Arc::new(Holds::default());
+        let backlog = Arc::new(Backlog::new(config.backlog, metrics.clone()));
         let sessions = Arc::new(Sessions::new(metrics.clone()));
         let agents = Agents {
             store: store(),
@@ -106,6 +107,7 @@ impl Services {
             vault: vault(),
             root: Arc::clone(&opened.root),
             lists: lists.clone(),
+            backlog: Arc::clone(&backlog),
             clock: Arc::clone(&clock),
         };
         let issuing = Issuing {
@@ -125,6 +127,7 @@ impl Services {
             wake: Arc::clone(&wake),
             changes: Arc::clone(&changes),
             holds: Arc::clone(&holds),
+            backlog: Arc::clone(&backlog),
             issuing: issuing.clone(),
             rotations: Arc::clone(&rotation_poke),
             clock: Arc::clone(&clock),
@@ -132,6 +135,7 @@ impl Services {
         let submit = Submit {
             store: store(),
             vault: vault(),
+            backlog: Arc::clone(&backlog),
             wake: Arc::clone(&wake),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
@@ -142,8 +146,15 @@ impl Services {
             wake: Arc::clone(&wake),
             observations: Arc::new(Observations::default()),
             holds: Arc::clone(&holds),
+            backlog: Arc::clone(&backlog),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
+        };
+        let by_hand = ByHand {
+            store: store(),
+            wake: Arc::clone(&wake),
+            backlog,
+            clock: Arc::clone(&clock),
         };
         let notifier = config.alerts_destination.clone();
         let notifier = notifier.map(|destination| Notifier {
@@ -210,6 +221,7 @@ impl Services {
             rotations,
             deliveries: DeliveryApi {
                 submit,
+                by_hand,
                 tasks: tasks.clone(),
             },
             agents: AgentAdministrationApi {

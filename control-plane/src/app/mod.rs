@@ -27,7 +27,7 @@ use crate::{
     alerts::Watchman,
     bootstrap::{self, Opened, StartError},
     config::Config,
-    deliveries::{Release, Retention},
+    deliveries::{Recount, Release, Retention},
     dispatch::Dispatcher,
     http, listen,
     metrics::Metrics,
@@ -157,6 +157,10 @@ async fn start(
         holds: Arc::clone(&services.session.settle.holds),
         clock: Arc::clone(&attach.clock),
     };
+    let recount = Recount {
+        store: Arc::clone(&opened.store),
+        backlog: Arc::clone(&services.session.settle.backlog),
+    };
     let holds = Arc::clone(&release.holds);
     let dispatcher = Dispatcher::new(attach, &changes, holds, metrics, config.lease);
     let observations = &services.session.settle.observations;
@@ -198,6 +202,7 @@ async fn start(
         OnFailure::StopProcess,
         release.run(stop.clone()),
     );
+    tasks.spawn("backlog", OnFailure::StopProcess, recount.run(stop.clone()));
     tasks.spawn(
         "expired secrets",
         OnFailure::StopProcess,

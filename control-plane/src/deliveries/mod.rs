@@ -1,11 +1,17 @@
 //! Deliveries: accepting them, and deciding what becomes of them after each attempt.
 
+mod backlog;
+mod by_hand;
+mod recount;
 mod release;
 mod retention;
 mod retry;
 mod settle;
 mod submit;
 
+pub use backlog::{Backlog, Full, Place, Scope};
+pub use by_hand::ByHand;
+pub use recount::Recount;
 pub use release::Release;
 pub use retention::Retention;
 pub use retry::{HELD_AT_MOST, HOLDS, SCHEDULE, next};

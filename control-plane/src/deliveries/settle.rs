@@ -11,10 +11,10 @@ use countersign_shared::{
     time::{Clock, Timestamp},
 };
 
-use super::retry;
+use super::{Backlog, retry};
 use crate::{
     metrics::Metrics,
-    model::{Next, Settled, Settlement, Shown},
+    model::{DestinationKey, Next, Settled, Settlement, Shown},
     signals::{Holds, Observations, Wake},
     store::{Store, StoreError},
 };
@@ -30,6 +30,8 @@ pub struct Settle {
     pub observations: Arc<Observations>,
     /// Told what holds deliveries, and what shows that it is gone.
     pub holds: Arc<Holds>,
+    /// Told of what is settled.
+    pub backlog: Arc<Backlog>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -56,7 +58,9 @@ impl Settle {
                 retry::next(snapshot, outcome, now, random::fraction())
             }),
         };
+        let _settling = self.backlog.settling(told.len());
         let settled = self.store.settle(settlement).await?;
+        self.backlog.left(settled.iter().filter_map(gone));
         for ((lease, shown), settled) in told.iter().zip(settled) {
             self.account_for(agent, *lease, *shown, settled, now);
         }
@@ -71,7 +75,10 @@ impl Settle {
         settled: Settled,
         now: Timestamp,
     ) {
-        let Settled::Applied { destination, next } = settled else {
+        let Settled::Applied {
+            destination, next, ..
+        } = settled
+        else {
             self.metrics.stale_outcomes.inc();
             let delivery = lease.delivery;
             tracing::info!(%agent, %delivery, epoch = lease.epoch, "outcome of an old lease ignored");
@@ -93,6 +100,18 @@ impl Settle {
                 tracing::warn!(%delivery, %class, "delivery given up: every attempt failed");
             }
         }
+    }
+}
+
+/// The destination and the bytes of a delivery that is settled now.
+fn gone(settled: &Settled) -> Option<(DestinationKey, u32)> {
+    match *settled {
+        Settled::Applied {
+            destination,
+            payload_size,
+            next: Next::Delivered | Next::DeadLetter,
+        } => Some((destination, payload_size)),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use countersign_shared::{
 };
 use thiserror::Error;
 
+use super::{Backlog, Full};
 use crate::{
     metrics::Metrics,
     model::{Delivery, NewDelivery, RequestKey},
@@ -43,6 +44,9 @@ pub enum SubmitError {
     /// The payload can't be sealed.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// There is no room for it.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The payload is too large.
     #[error("payload has {size} bytes; this installation takes at most {limit}")]
     TooLarge {
@@ -60,6 +64,8 @@ pub struct Submit {
     pub store: Arc<dyn Store>,
     /// Seals payloads.
     pub vault: Arc<Vault>,
+    /// Has room for deliveries, or not.
+    pub backlog: Arc<Backlog>,
     /// Told when a delivery is due.
     pub wake: Arc<Wake>,
     /// Tells the time.
@@ -101,6 +107,7 @@ impl Submit {
             Ok(payload_size) if size <= self.max_payload => payload_size,
             _ => return Err(too_large),
         };
+        let mut place = self.backlog.enter(&submission.destination, payload_size)?;
         let now = self.clock.now();
         let id = DeliveryId::from(random::uuid_v7(now));
         let scope = format!("accounts/{}", submission.destination.account());
@@ -122,7 +129,18 @@ impl Submit {
             event_type: submission.event_type,
             accepted_at: now,
         };
-        Ok(self.store.submit(new).await?)
+        place.on_its_way();
+        match self.store.submit(new).await {
+            Ok(delivery) if delivery.id == id => {
+                place.taken(delivery.destination_key);
+                Ok(delivery)
+            }
+            // The first delivery of a repeated request is counted already.
+            answer => {
+                place.refused();
+                Ok(answer?)
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ca::CaError,
+    deliveries::Backlog,
     issuing::Issuing,
     model::{
         ClientCertificateState, Destination, DestinationConfig, DestinationState, RequestKey,
@@ -48,6 +49,8 @@ pub struct Destinations {
     pub changes: Arc<Changes>,
     /// Told when what holds deliveries may be gone.
     pub holds: Arc<Holds>,
+    /// Told which destinations are gone.
+    pub backlog: Arc<Backlog>,
     /// Makes first certificates.
     pub issuing: Issuing,
     /// Told when a destination's certificates are to be looked at.
@@ -173,6 +176,7 @@ impl Destinations {
         self.store
             .delete_destination(name, revision, force, now)
             .await?;
+        self.backlog.forget(name);
         self.changes.changed(name.clone());
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Deliveries, attempts, leases and what settles them.
 
-use std::sync::Arc;
+use std::{
+    ops::{Add, AddAssign, Neg, Sub},
+    sync::Arc,
+};
 
 use countersign_shared::{
     class::FailureClass,
@@ -128,6 +131,80 @@ pub struct Due {
     pub at: Timestamp,
 }
 
+/// Deliveries that are accepted and not settled: how many, and the bytes of their payloads. Below zero
+/// only in memory, where a count can be wrong for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// How many.
+    pub deliveries: i64,
+    /// How many bytes.
+    pub bytes: i64,
+}
+
+impl Load {
+    /// One delivery of so many bytes.
+    pub const fn one(bytes: u32) -> Self {
+        Self {
+            deliveries: 1,
+            bytes: bytes as i64,
+        }
+    }
+}
+
+impl Add for Load {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            deliveries: self.deliveries + other.deliveries,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Neg for Load {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self {
+            deliveries: -self.deliveries,
+            bytes: -self.bytes,
+        }
+    }
+}
+
+impl Sub for Load {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self + -other
+    }
+}
+
+/// What retrying a delivery by hand did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retried {
+    /// The delivery, due now.
+    pub delivery: Delivery,
+    /// It was a dead letter.
+    pub revived: bool,
+}
+
+/// A dead letter that can be sent again, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it goes.
+    pub destination: DestinationKey,
+    /// Size of its payload in bytes.
+    pub payload_size: u32,
+}
+
 /// Permission to lease some deliveries of a destination to an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
@@ -208,6 +285,8 @@ pub enum Settled {
     Applied {
         /// Where the delivery goes.
         destination: DestinationKey,
+        /// Size of its payload in bytes.
+        payload_size: u32,
         /// What becomes of it.
         next: Next,
     },

@@ -17,8 +17,8 @@ pub use certificate::{
     KeyAlgorithm, Revocation, RevocationReason, Sealed, Serial,
 };
 pub use delivery::{
-    Attempt, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, NewDelivery, Next,
-    ReplayFilter, SealedJob, Settled, Settlement, Snapshot,
+    Attempt, DeadLetter, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, Load,
+    NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled, Settlement, Snapshot,
 };
 pub use rotation::{
     CertificateRequest, DestinationTrust, GenerationUse, HeldUp, ProbeNote, Refusal, Rotation,

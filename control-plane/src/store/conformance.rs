@@ -42,6 +42,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         delivery::settling(&store).await;
         delivery::holding(&store).await;
         delivery::by_hand(&store).await;
+        delivery::backlog(&store).await;
         tenant::signing_secrets(&store).await;
         revocation::lists(&store).await;
     }

@@ -22,10 +22,10 @@ use thiserror::Error;
 
 use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
-    BundleAcknowledgement, ClientCertificate, Delivery, DeliveryFilter, Destination,
+    BundleAcknowledgement, ClientCertificate, DeadLetter, Delivery, DeliveryFilter, Destination,
     DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring, Finding, Grant,
-    JoinToken, NewDelivery, Page, ReplayFilter, RequestKey, SealedJob, Serial, Settled, Settlement,
-    SigningSecret,
+    JoinToken, Load, NewDelivery, Page, ReplayFilter, RequestKey, Retried, SealedJob, Serial,
+    Settled, Settlement, SigningSecret,
 };
 
 pub use revocation::{Generation, RevocationStore, Revoked};
@@ -286,6 +286,10 @@ pub trait DeliveryStore: Send + Sync {
     /// Every destination that has unsettled deliveries, is enabled and has a client certificate, with
     /// when its first is due.
     async fn due(&self) -> Result<Vec<Due>>;
+    /// Every destination that has unsettled deliveries, enabled or not.
+    async fn backlogged(&self) -> Result<Vec<(DestinationKey, DestinationName)>>;
+    /// Counts a destination's unsettled deliveries.
+    async fn backlog(&self, destination: DestinationKey) -> Result<Load>;
     /// When a destination's first delivery is due; `None` when it has none, is disabled, or has no
     /// client certificate.
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>>;
@@ -316,12 +320,8 @@ pub trait DeliveryStore: Send + Sync {
     /// Answers in the order of the outcomes.
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>>;
     /// Makes a dead letter or a waiting delivery due at `now`; `Precondition` for any other.
-    async fn retry(
-        &self,
-        account: &AccountName,
-        id: DeliveryId,
-        now: Timestamp,
-    ) -> Result<Delivery>;
+    async fn retry(&self, account: &AccountName, id: DeliveryId, now: Timestamp)
+    -> Result<Retried>;
     /// Makes at most `size` held deliveries of a destination, which would wait until after `now`, due at
     /// `now`. They stay held until their next attempt. Answers with how many these were.
     async fn release_held(
@@ -338,7 +338,7 @@ pub trait DeliveryStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Delivery>;
     /// Makes at most `size` dead letters due at `now`, or only finds them with `dry_run`. Answers with
-    /// the destination of each.
+    /// these.
     async fn replay(
         &self,
         account: &AccountName,
@@ -346,7 +346,7 @@ pub trait DeliveryStore: Send + Sync {
         dry_run: bool,
         size: usize,
         now: Timestamp,
-    ) -> Result<Page<DestinationKey>>;
+    ) -> Result<Page<DeadLetter>>;
     /// Erases payloads of settled deliveries that were accepted before `before`, at most `size`, with
     /// ids after `after`; what is erased is overwritten. Answers with the last id that was looked at,
     /// `None` when there is nothing more.

@@ -14,14 +14,14 @@ use prost::Message as _;
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, installation, leases, retention, revive,
+    SqliteStore, backlog, installation, leases, retention, revive,
     rows::{Column, account_key, destination_keys, execute, get, get_optional, limit, one, page},
     settle,
 };
 use crate::{
     model::{
-        Attempt, Delivery, DeliveryFilter, DeliveryState, DestinationKey, Due, Grant, NewDelivery,
-        Page, ReplayFilter, SealedJob, Settled, Settlement,
+        Attempt, DeadLetter, Delivery, DeliveryFilter, DeliveryState, DestinationKey, Due, Grant,
+        Load, NewDelivery, Page, ReplayFilter, Retried, SealedJob, Settled, Settlement,
     },
     store::{DeliveryStore, Result, StoreError},
 };
@@ -35,6 +35,15 @@ impl DeliveryStore for SqliteStore {
 
     async fn due(&self) -> Result<Vec<Due>> {
         self.read(leases::due).await
+    }
+
+    async fn backlogged(&self) -> Result<Vec<(DestinationKey, DestinationName)>> {
+        self.read(backlog::backlogged).await
+    }
+
+    async fn backlog(&self, destination: DestinationKey) -> Result<Load> {
+        self.read(move |connection| backlog::of(connection, destination))
+            .await
     }
 
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>> {
@@ -84,12 +93,15 @@ impl DeliveryStore for SqliteStore {
         account: &AccountName,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Delivery> {
+    ) -> Result<Retried> {
         let account = account.clone();
         self.write(move |connection| {
             let delivery = read_delivery(connection, &account, id)?;
             revive::retry(connection, &delivery, now)?;
-            read_delivery(connection, &account, id)
+            Ok(Retried {
+                revived: delivery.state.is_settled(),
+                delivery: read_delivery(connection, &account, id)?,
+            })
         })
         .await
     }
@@ -131,12 +143,12 @@ impl DeliveryStore for SqliteStore {
         dry_run: bool,
         size: usize,
         now: Timestamp,
-    ) -> Result<Page<DestinationKey>> {
+    ) -> Result<Page<DeadLetter>> {
         let (account, filter) = (account.clone(), filter.clone());
         if dry_run {
             let find = move |connection: &Connection| {
                 let found = revive::dead_letters(connection, &account, &filter, size)?;
-                Ok(revive::destinations(&found))
+                Ok(revive::without_ids(&found))
             };
             return self.read(find).await;
         }

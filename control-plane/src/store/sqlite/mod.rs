@@ -4,6 +4,7 @@
 mod agents;
 mod alerts;
 mod authorities;
+mod backlog;
 mod certificates;
 mod connection;
 mod deliveries;

@@ -11,7 +11,7 @@ use super::{
     rows::{Column, account_key, all, destination_keys, execute, get, limit, one, page},
 };
 use crate::{
-    model::{Delivery, DeliveryState, DestinationKey, Page, ReplayFilter},
+    model::{DeadLetter, Delivery, DeliveryState, DestinationKey, Page, ReplayFilter},
     store::{Result, StoreError},
 };
 
@@ -77,7 +77,7 @@ fn revive(connection: &Connection, id: DeliveryId, destination: i64, now: Timest
     insert_due(connection, destination, now, id)
 }
 
-type Found = Page<(DeliveryId, DestinationKey)>;
+type Found = Page<(DeliveryId, DeadLetter)>;
 
 pub(super) fn dead_letters(
     connection: &Connection,
@@ -91,7 +91,7 @@ pub(super) fn dead_letters(
         None => None,
     };
     // The state as a number, so that the index of dead letters is used.
-    let query = "SELECT id, destination FROM deliveries
+    let query = "SELECT id, destination, payload_size FROM deliveries
                  WHERE account = ?1 AND state = 4 AND (?2 IS NULL OR destination = ?2)
                  AND (?3 IS NULL OR accepted_at >= ?3) AND (?4 IS NULL OR accepted_at < ?4)
                  AND (?5 IS NULL OR last_class = ?5)
@@ -106,16 +106,20 @@ pub(super) fn dead_letters(
         limit(size)
     ];
     page(connection, query, wanted, size, |row| {
-        Ok((get(row, "id")?, DestinationKey(row.get("destination")?)))
+        let found = DeadLetter {
+            destination: DestinationKey(row.get("destination")?),
+            payload_size: row.get("payload_size")?,
+        };
+        Ok((get(row, "id")?, found))
     })
 }
 
-pub(super) fn destinations(found: &Found) -> Page<DestinationKey> {
+pub(super) fn without_ids(found: &Found) -> Page<DeadLetter> {
     Page {
         items: found
             .items
             .iter()
-            .map(|(_, destination)| *destination)
+            .map(|(_, dead_letter)| *dead_letter)
             .collect(),
         more: found.more,
     }
@@ -127,12 +131,12 @@ pub(super) fn replay(
     filter: &ReplayFilter,
     size: usize,
     now: Timestamp,
-) -> Result<Page<DestinationKey>> {
+) -> Result<Page<DeadLetter>> {
     let found = dead_letters(connection, account, filter, size)?;
-    for (id, destination) in &found.items {
-        revive(connection, *id, destination.0, now)?;
+    for (id, found) in &found.items {
+        revive(connection, *id, found.destination.0, now)?;
     }
-    Ok(destinations(&found))
+    Ok(without_ids(&found))
 }
 
 /// Deliveries of a destination that are held until after `now`, and until when, soonest first.

@@ -26,6 +26,7 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
 /// The leased delivery that an outcome is about.
 struct Leased {
     destination: i64,
+    payload_size: u32,
     due_at: Timestamp,
     attempt_count: u32,
     snapshot: Snapshot,
@@ -37,8 +38,9 @@ fn settle_one(
     agent: i64,
     outcome: &Outcome,
 ) -> Result<Settled> {
-    let query = "SELECT destination, due_at, attempt_count, earlier_count, accepted_at, held_since
-                 FROM deliveries
+    let query =
+        "SELECT destination, payload_size, due_at, attempt_count, earlier_count, accepted_at,
+                 held_since FROM deliveries
                  WHERE id = ? AND epoch = ? AND agent = ? AND state = ?";
     let wanted = params![
         Column(outcome.delivery),
@@ -50,6 +52,7 @@ fn settle_one(
         let attempt_count: u32 = row.get("attempt_count")?;
         Ok(Leased {
             destination: row.get("destination")?,
+            payload_size: row.get("payload_size")?,
             due_at: get(row, "due_at")?,
             attempt_count,
             snapshot: Snapshot {
@@ -86,6 +89,7 @@ fn settle_one(
     }
     Ok(Settled::Applied {
         destination: DestinationKey(leased.destination),
+        payload_size: leased.payload_size,
         next,
     })
 }

@@ -1,0 +1,35 @@
+//! Counting what is accepted and not settled: `due` has a row for each.
+
+use countersign_shared::name::{DestinationName, Id};
+use rusqlite::Connection;
+
+use super::rows::{all, get, one};
+use crate::{
+    model::{DestinationKey, Load},
+    store::Result,
+};
+
+pub(super) fn backlogged(
+    connection: &Connection,
+) -> Result<Vec<(DestinationKey, DestinationName)>> {
+    let query = "SELECT d.key, d.id, a.id AS account_id
+                 FROM destinations d JOIN accounts a ON a.key = d.account
+                 WHERE EXISTS (SELECT 1 FROM due WHERE destination = d.key)";
+    all(connection, query, [], |row| {
+        let account: Id = get(row, "account_id")?;
+        let name = DestinationName::new(&account, &get(row, "id")?);
+        Ok((DestinationKey(row.get("key")?), name))
+    })
+}
+
+pub(super) fn of(connection: &Connection, destination: DestinationKey) -> Result<Load> {
+    let query = "SELECT count(*), coalesce(sum(v.payload_size), 0)
+                 FROM due u JOIN deliveries v ON v.id = u.id WHERE u.destination = ?";
+    let found = one(connection, query, [destination.0], |row| {
+        Ok(Load {
+            deliveries: row.get(0)?,
+            bytes: row.get(1)?,
+        })
+    })?;
+    Ok(found.unwrap_or_default())
+}
