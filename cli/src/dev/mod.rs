@@ -63,7 +63,7 @@ Examples:
   countersign dev --once --json | jq .     one delivery for a script; exit status 0 if confirmed
   countersign dev --story rotation         certificates that live a minute, renewed amid deliveries
 
-A story takes one to three minutes and ends by itself: exit status 0 if its promise was kept, which \
+A story takes ten seconds to two minutes and ends by itself: exit status 0 if its promise was kept, which \
 its summary shows with what both ends counted. With --json the summary is one JSON object.";
 
 /// Flags of `countersign dev`.

@@ -6,7 +6,10 @@ use std::time::Duration;
 use countersign_proto::v1::{AlertCause, ClientCertificateState as State};
 use countersign_shared::wire;
 
-use super::{list::told, stage::Stage};
+use super::{
+    list::told,
+    stage::{Seen, Stage},
+};
 use crate::dev::{failure::Failure, timeline::Entry};
 
 /// How long what takes milliseconds may take on a busy machine.
@@ -19,7 +22,7 @@ const FEW: u64 = 20;
 /// # Errors
 /// [`Failure`].
 pub(super) async fn play(stage: &mut Stage<'_>, life: Duration) -> Result<(), Failure> {
-    let began = |seen: &super::stage::Seen| seen.tally.received() >= FEW;
+    let began = |seen: &Seen| seen.tally.received() >= FEW;
     stage.until("the first deliveries", SOON, began).await?;
     stage.chapter(&format!(
         "A certificate is renewed by itself, at 60 to 65 % of its {} seconds",
@@ -45,17 +48,20 @@ pub(super) async fn play(stage: &mut Stage<'_>, life: Duration) -> Result<(), Fa
     stage.chapter("The receiver accepts the next one in the probe, and then refuses it");
     replaced(stage, 4, life).await?;
     refused(stage).await?;
-    retired(stage, 3, life).await
+    retired(stage, 3, life).await?;
+    let waiting = "the alert to resolve";
+    let resolved = |seen: &Seen| seen.view.alert(AlertCause::RotationHeldUp).is_none();
+    stage.until(waiting, SOON, resolved).await
 }
 
 /// Waits until version `new` is presented and has carried deliveries.
 async fn replaced(stage: &mut Stage<'_>, new: i32, limit: Duration) -> Result<(), Failure> {
     let waiting = "the next certificate to be issued";
-    let issued = |seen: &super::stage::Seen| seen.view.version(new).is_some();
+    let issued = |seen: &Seen| seen.view.version(new).is_some();
     stage.until(waiting, limit, issued).await?;
     let issued = stage.now();
     let waiting = "the next certificate to be presented";
-    let used = |seen: &super::stage::Seen| {
+    let used = |seen: &Seen| {
         seen.view.is(new, State::Active) && seen.tally.webhooks(seen.view.serial(new)) > 0
     };
     stage.until(waiting, SOON, used).await?;
@@ -81,7 +87,7 @@ async fn replaced(stage: &mut Stage<'_>, new: i32, limit: Duration) -> Result<()
 /// Waits until version `old` is on the revocation list.
 async fn retired(stage: &mut Stage<'_>, old: i32, limit: Duration) -> Result<(), Failure> {
     let waiting = "the grace period of the certificate before to pass";
-    let gone = |seen: &super::stage::Seen| seen.view.is_gone(old);
+    let gone = |seen: &Seen| seen.view.is_gone(old);
     stage.until(waiting, limit, gone).await?;
     let certificate = stage.seen.view.version(old).cloned();
     let certificate = certificate.ok_or(Failure::Unreadable("a client certificate"))?;
@@ -116,7 +122,7 @@ async fn refused(stage: &mut Stage<'_>) -> Result<(), Failure> {
         stage.took("v4 refused → first delivery over v3 again", from, first);
     }
     let waiting = "v3 to be put back and the alert";
-    let back = |seen: &super::stage::Seen| {
+    let back = |seen: &Seen| {
         seen.view.is(3, State::Active) && seen.view.alert(AlertCause::RotationHeldUp).is_some()
     };
     stage.until(waiting, SOON, back).await?;
@@ -125,10 +131,8 @@ async fn refused(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let entry = Entry::new("The receiver's operator reads the alert and takes the rule away");
     stage.receiver(entry, |demand| demand.barred.clear())?;
     stage.doubt(from);
-    let waiting = "v4 to be presented again and the alert to resolve";
-    let forward = |seen: &super::stage::Seen| {
-        seen.view.is(4, State::Active) && seen.view.alert(AlertCause::RotationHeldUp).is_none()
-    };
+    let waiting = "v4 to be presented again";
+    let forward = |seen: &Seen| seen.view.is(4, State::Active);
     stage.until(waiting, SOON, forward).await?;
     stage.carried(&new, FEW, SOON).await?;
     let active = stage.seen.view.version(4).and_then(|it| it.activate_time);
