@@ -1,8 +1,11 @@
 //! ProbeDestination against servers that others wrote, each set up with what the product gives its
 //! receiver: configuration, trust anchors and revocation lists as they are served over HTTP. A good
-//! certificate, one of another account, and none at all; and a server that asks for none.
+//! certificate, a revoked one, one of another account, and none at all; and a server that asks for none.
+//!
+//! The product presents no certificate that it has revoked. So the lists are those of a control plane
+//! that was then put back to a copy from before the revocations.
 
-use std::{path::Path, thread};
+use std::{fs, path::Path, thread};
 
 use countersign_tests::{
     authority::{Authority, Leaf, NOW},
@@ -28,6 +31,8 @@ struct Stage {
     application: ReceiverScript,
     acme: String,
     globex: String,
+    /// The lists of `acme`, on which the destinations are whose ids end with `-revoked`.
+    lists: String,
     setting: Setting,
 }
 
@@ -72,7 +77,6 @@ impl Stage {
         let request = json!({"name": ours, "server_kind": kind_name});
         let method = "DestinationService/GetReceiverConfiguration";
         let pasted = self.setting.api().ok(method, &request);
-        let list = self.served("/crl/accounts/acme.pem");
         let anchors = self.served("/trust/accounts/acme.pem");
         let setup = Setup {
             text: pasted["configuration"].as_str().unwrap(),
@@ -82,7 +86,7 @@ impl Stage {
             tls12_only: false,
             asks: true,
             // Caddy reads none.
-            revocation_list: (kind != Kind::Caddy).then_some(list.as_str()),
+            revocation_list: (kind != Kind::Caddy).then_some(self.lists.as_str()),
         };
         let folder = self.setting.folder.subfolder(&id);
         let strict = Receiver::start(kind, &folder, &setup);
@@ -92,6 +96,15 @@ impl Stage {
 
         self.probe(&ours, "CHAIN").is_accepted(name);
         self.probe(&ours, "LEAF_ONLY").is_accepted(name);
+        let revoked = format!("{}/destinations/{id}-revoked", self.acme);
+        self.moves(&revoked, &strict);
+        let revoked = self.probe(&revoked, "CHAIN");
+        match kind {
+            Kind::Caddy => revoked.is_accepted(name),
+            // Its page does not say why.
+            Kind::Nginx => revoked.is_refused(name, "FAILURE_CLASS_CLIENT_CERTIFICATE_REJECTED"),
+            _ => revoked.is_refused(name, "FAILURE_CLASS_CLIENT_CERTIFICATE_REVOKED"),
+        }
         let stranger = self.probe(&strangers, "CHAIN");
         stranger.is_refused(name, "FAILURE_CLASS_CLIENT_CA_NOT_TRUSTED");
         let nothing = self.probe(&ours, "NOTHING");
@@ -154,55 +167,98 @@ impl Probed {
 fn stage() -> Stage {
     let setting = Setting::new("probes");
     let receiver_ca = Authority::new("Receiver CA");
-    Stage {
+    let mut stage = Stage {
         server: receiver_ca.server(NOW),
         receiver_ca,
         application: ReceiverScript::start(setting.folder.subfolder("application")),
         acme: setting.account("acme"),
         globex: setting.account("globex"),
+        lists: String::new(),
         setting,
+    };
+    // Two generations: what is served holds the anchors and the lists of both.
+    let parent = json!({"parent": stage.acme});
+    let api = stage.setting.api();
+    api.ok("CertificateService/RotateCertificateAuthority", &parent);
+    assert_eq!(blocks(&stage.served("/trust/accounts/acme.pem")), 2);
+    for (_, name) in KINDS {
+        let id = format!("{}-revoked", name.to_lowercase());
+        stage.destination(&stage.acme, &id, "https://localhost/");
     }
+    stage.lists = stage.lists_after_revocations();
+    assert_eq!(blocks(&stage.lists), 2);
+    stage
+}
+
+impl Stage {
+    /// Revokes what is to be revoked, takes the lists, and puts the control plane back to before.
+    fn lists_after_revocations(&mut self) -> String {
+        let data_dir = self.setting.control_plane.data_dir();
+        let copy = self.setting.folder.subfolder("copy");
+        self.setting.control_plane.stop();
+        copy_files(&data_dir, &copy);
+        self.setting.control_plane.restart();
+        for (_, name) in KINDS {
+            let id = format!("{}-revoked", name.to_lowercase());
+            let name = format!("{}/destinations/{id}/clientCertificates/1", self.acme);
+            let method = "CertificateService/RevokeClientCertificate";
+            self.setting.api().ok(method, &json!({"name": name}));
+        }
+        let lists = self.served("/crl/accounts/acme.pem");
+        self.setting.control_plane.stop();
+        copy_files(&copy, &data_dir);
+        self.setting.control_plane.restart();
+        lists
+    }
+}
+
+/// Makes the files of one folder those of another.
+fn copy_files(from: &Path, to: &Path) {
+    let files = |folder: &Path| {
+        let entries = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    for old in files(to) {
+        fs::remove_file(old).unwrap();
+    }
+    for file in files(from) {
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+fn blocks(pem: &str) -> usize {
+    pem.matches("-----BEGIN").count()
 }
 
 #[test]
 fn every_kind_of_server_is_understood() {
     let stage = stage();
     let _agent = stage.setting.agent("edge-1", &["--log-filter", "info"]);
-    // Two generations: what is served holds the anchors and the lists of both.
-    let api = stage.setting.api();
-    let parent = json!({"parent": stage.acme});
-    api.ok("CertificateService/RotateCertificateAuthority", &parent);
-    let blocks = |text: &str| text.matches("-----BEGIN").count();
-    assert_eq!(blocks(&stage.served("/trust/accounts/acme.pem")), 2);
-    let revoked = stage.destination(&stage.acme, "revoked", "https://localhost/");
-    let first = json!({"name": format!("{revoked}/clientCertificates/1")});
-    let method = "CertificateService/RevokeClientCertificate";
-    let revoked = api.ok(method, &first)["client_certificate"].clone();
-    assert_eq!(blocks(&stage.served("/crl/accounts/acme.pem")), 2);
     thread::scope(|scope| {
         for (kind, name) in KINDS {
             let stage = &stage;
             scope.spawn(move || stage.try_kind(kind, name));
         }
     });
-    // What OpenSSL, which most servers are made of, makes of the list.
+    // What OpenSSL, which most servers are made of, makes of the lists.
     let write = |name: &str, text: &str| {
         let path = stage.setting.folder.join(name);
-        std::fs::write(&path, text).unwrap();
+        fs::write(&path, text).unwrap();
         path
     };
-    let good = json!({"name": format!("{}/destinations/nginx/clientCertificates/1", stage.acme)});
-    let good = api.ok("CertificateService/GetClientCertificate", &good);
     let anchors = write("anchors.pem", &stage.served("/trust/accounts/acme.pem"));
-    let lists = write("lists.pem", &stage.served("/crl/accounts/acme.pem"));
-    let says = |name: &str, certificate: &Value| {
-        let pem = certificate["certificate_pem"].as_str().unwrap();
-        verdict(&anchors, &lists, &write(name, pem))
-    };
-    let good = says("good.pem", &good["client_certificate"]);
-    assert!(good.contains(": OK"), "{good}");
-    let revoked = says("revoked.pem", &revoked);
-    assert!(revoked.contains("certificate revoked"), "{revoked}");
+    let lists = write("lists.pem", &stage.lists);
+    for (id, says) in [("nginx", ": OK"), ("nginx-revoked", "certificate revoked")] {
+        let name = format!("{}/destinations/{id}/clientCertificates/1", stage.acme);
+        let method = "CertificateService/GetClientCertificate";
+        let answer = stage.setting.api().ok(method, &json!({"name": name}));
+        let pem = answer["client_certificate"]["certificate_pem"].as_str();
+        let certificate = write(&format!("{id}.pem"), pem.unwrap());
+        let verdict = verdict(&anchors, &lists, &certificate);
+        assert!(verdict.contains(says), "{id}: {verdict}");
+    }
 }
 
 fn verdict(anchors: &Path, lists: &Path, certificate: &Path) -> String {
