@@ -22,7 +22,7 @@ struct Stage {
 }
 
 fn stage() -> Stage {
-    let toml = "[certificates]\nclient_life_seconds = 600\ngrace_seconds = 2\n\
+    let toml = "[certificates]\nclient_life_seconds = 200\ngrace_seconds = 2\n\
                 [delivery]\nlease_seconds = 10\n";
     let setting = Setting::with("rotation-kill-9", toml, "info");
     let acme = setting.account("acme");
