@@ -51,9 +51,10 @@ impl Rotations {
             && shown.class != FailureClass::ClientIdentityForbidden
             && !shown.class.refuses_client_certificate()
         {
-            self.store
-                .confirm_certificate(destination, version, now)
-                .await?;
+            let confirmed = self.store.confirm_certificate(destination, version, now);
+            if confirmed.await? {
+                self.poke.poke();
+            }
         }
         if matches!(
             shown.class,

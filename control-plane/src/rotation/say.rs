@@ -96,10 +96,12 @@ pub(super) fn verdicts(
     verdicts
 }
 
-/// The receiver refused what is presented in deliveries before, though it takes it in probes.
+/// The receiver refused in deliveries before what is presented now, and was not yet seen to take it:
+/// that it took it in a probe says little.
 fn is_on_trial(view: &RotationView) -> bool {
     let mut certificates = view.certificates.iter();
-    view.rotation.refusals > 0 && certificates.any(|it| it.state == State::Retiring)
+    let unseen = certificates.any(|it| it.state == State::Active && it.confirmed_at.is_none());
+    view.rotation.refusals > 0 && unseen
 }
 
 fn may_pass(held_up: HeldUp) -> bool {
@@ -203,7 +205,7 @@ mod tests {
             [Needed],
             "it may be refused again"
         );
-        all.certificates.pop();
+        all.certificates[0].confirmed_at = Some(START);
         assert_eq!(cleared(&judged(&all, None, DAY)), [Stuck, Needed]);
     }
 

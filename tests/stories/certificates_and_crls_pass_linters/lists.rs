@@ -124,7 +124,7 @@ fn a_control_plane_serves_good_lists_from_an_accounts_birth_on() {
     let printed = openssl_ok(&["crl", "-noout", "-text", "-in", &list], &[]);
     assert!(printed.contains("No Revoked Certificates"), "{printed}");
 
-    let unknown = api.refused(method, &json!({"name": "certificateAuthorities/1"}));
+    let unknown = api.refused(method, &json!({"name": "certificateAuthorities/2"}));
     assert_eq!(unknown.code, "NOT_FOUND", "{unknown:?}");
     let wrong = api.refused(method, &json!({"name": account}));
     assert_eq!(wrong.fields(), ["name"], "{wrong:?}");

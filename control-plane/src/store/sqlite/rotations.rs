@@ -370,7 +370,14 @@ pub(super) fn confirm(
     let update = "UPDATE client_certificates SET confirmed_at = ? WHERE destination = ?
                   AND version = ? AND state = 'ACTIVE' AND confirmed_at IS NULL";
     let confirmed = params![Column(now), destination.0, version];
-    Ok(execute(connection, update, confirmed)? > 0)
+    let news = execute(connection, update, confirmed)? > 0;
+    if news {
+        // What was refused before is not any more: somebody may be waiting to hear it.
+        let look = "UPDATE rotations SET next_look_at = min(next_look_at, ?), epoch = epoch + 1
+                    WHERE destination = ? AND refusals > 0";
+        execute(connection, look, params![Column(now), destination.0])?;
+    }
+    Ok(news)
 }
 
 /// Notes that the receiver refuses the active certificate. Whether that is news.
