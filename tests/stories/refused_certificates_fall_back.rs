@@ -202,6 +202,8 @@ fn an_alert_is_answered_with_the_certificate_before() {
     stage.wait_until(1, "ACTIVE");
     haproxy.replace(Kind::HaProxy, &folder, &trusting(&both));
     stage.wait_until(2, "ACTIVE");
+    // It was refused in a delivery, so that a delivery shows that it is not any more.
+    assert_eq!(*presented(&stage.deliver()), 2);
     wait_for("the alert to resolve", PATIENCE, || !stage.is_held_up());
     assert_eq!(*presented(&stage.deliver()), 2);
 }

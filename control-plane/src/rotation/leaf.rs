@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use countersign_shared::{class::FailureClass, probe::ProbePresentation, time::Timestamp};
 
-use super::policy::Policy;
+use super::{policy::Policy, say};
 use crate::model::{
     AuthorityState, ClientCertificate, ClientCertificateState as State, HeldUp, ProbeNote,
     RotationView, TrustModel, TrustState,
@@ -326,6 +326,9 @@ impl<'a> Leaves<'a> {
         }
         if let Some(active) = self.active() {
             at_latest(self.policy.renew_at(active));
+            if let Some(end) = say::trial_ends(self.view, self.policy) {
+                at_latest(end);
+            }
             if let Some(note) = self.note(active.version, ProbePresentation::LeafOnly) {
                 at_latest(note.at.plus(self.backoff(note.failures)));
             }

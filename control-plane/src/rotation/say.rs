@@ -86,7 +86,9 @@ pub(super) fn verdicts(
         Some((held_up, since)) if patience_is_over(held_up, since, policy, now) => {
             verdicts.push(raise(AlertCause::RotationHeldUp, held_up));
         }
-        None if !is_on_trial(view) => verdicts.push(clear(AlertCause::RotationHeldUp)),
+        None if trial_ends(view, policy).is_none_or(|end| end <= now) => {
+            verdicts.push(clear(AlertCause::RotationHeldUp))
+        }
         _ => {}
     }
     verdicts.push(match held_up.filter(|(held_up, _)| upload(*held_up)) {
@@ -96,12 +98,15 @@ pub(super) fn verdicts(
     verdicts
 }
 
-/// The receiver refused in deliveries before what is presented now, and was not yet seen to take it:
-/// that it took it in a probe says little.
-fn is_on_trial(view: &RotationView) -> bool {
+/// Until when what is presented is on trial: the receiver refused it in deliveries before and was not
+/// yet seen to take it in one. That it took it in a probe says little, and says enough when no delivery
+/// comes for a while.
+pub(super) fn trial_ends(view: &RotationView, policy: &Policy) -> Option<Timestamp> {
     let mut certificates = view.certificates.iter();
-    let unseen = certificates.any(|it| it.state == State::Active && it.confirmed_at.is_none());
-    view.rotation.refusals > 0 && unseen
+    let active = certificates.find(|it| it.state == State::Active)?;
+    let unseen = view.rotation.refusals > 0 && active.confirmed_at.is_none();
+    let since = active.activated_at.unwrap_or(active.not_before);
+    unseen.then(|| since.plus(policy.patience))
 }
 
 fn may_pass(held_up: HeldUp) -> bool {
@@ -200,6 +205,7 @@ mod tests {
             "a refusal may have come before"
         );
         all.rotation.refusals = 1;
+        all.certificates[0].activated_at = Some(START.plus(DAY));
         assert_eq!(
             cleared(&judged(&all, None, DAY)),
             [Needed],
@@ -207,6 +213,9 @@ mod tests {
         );
         all.certificates[0].confirmed_at = Some(START);
         assert_eq!(cleared(&judged(&all, None, DAY)), [Stuck, Needed]);
+        all.certificates[0].confirmed_at = None;
+        let late = judged(&all, None, DAY + Policy::new(LIFE, DAY).patience);
+        assert_eq!(cleared(&late), [Stuck, Needed], "no delivery came");
     }
 
     #[test]
