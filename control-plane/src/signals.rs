@@ -246,6 +246,7 @@ mod tests {
             certificate_requested: Some(true),
             server_not_after: None,
             presented: Some(1),
+            kept_back: false,
             refused: None,
         }
     }

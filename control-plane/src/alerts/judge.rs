@@ -78,14 +78,14 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
         let advice = FailureClass::MtlsNotEnforced.resolution();
         decide(cause, AlertSeverity::Warning, !requested, advice);
     }
-    if is_client_refusal(class) {
+    if class.refuses_client_certificate() && !shown.kept_back {
         decide(
             AlertCause::ClientCertificateRefused,
             AlertSeverity::Critical,
             true,
             advice,
         );
-    } else if got_an_answer(class) {
+    } else if class.accepts_client_certificate() {
         decide(
             AlertCause::ClientCertificateRefused,
             AlertSeverity::Critical,
@@ -102,7 +102,7 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
                 advice,
             );
         }
-    } else if got_an_answer(class) {
+    } else if class.accepts_client_certificate() {
         decide(
             AlertCause::ClientIdentityForbidden,
             AlertSeverity::Critical,
@@ -110,7 +110,7 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
             "",
         );
     }
-    if is_server_refusal(class) {
+    if class.refuses_server_certificate() {
         decide(
             AlertCause::ServerCertificateRefused,
             AlertSeverity::Critical,
@@ -126,7 +126,7 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
         );
     }
     let gone = class == FailureClass::HttpGone;
-    if gone || got_an_answer(class) {
+    if gone || class.accepts_client_certificate() {
         let advice = "The receiver answered 410: it no longer wants these deliveries. The destination \
                       was disabled and its deliveries wait: ask the receiver's operator, then \
                       change the URL and call EnableDestination, or delete the destination.";
@@ -146,42 +146,6 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
         verdicts.push(of_expiring(&expiring, now));
     }
     verdicts
-}
-
-/// The receiver does not accept the certificate itself.
-fn is_client_refusal(class: FailureClass) -> bool {
-    matches!(
-        class,
-        FailureClass::ClientCertificateExpired
-            | FailureClass::ClientCaNotTrusted
-            | FailureClass::ClientCertificateRevoked
-            | FailureClass::ClientCertificateRequired
-            | FailureClass::ClientCertificateRejected
-    )
-}
-
-/// We do not accept the receiver's certificate.
-fn is_server_refusal(class: FailureClass) -> bool {
-    matches!(
-        class,
-        FailureClass::ServerCertificateExpired
-            | FailureClass::ServerCaNotTrusted
-            | FailureClass::ServerNameMismatch
-            | FailureClass::ServerCertificateRevoked
-    )
-}
-
-/// An HTTP answer came, so the receiver took the certificate. (A 403 is judged by itself.)
-fn got_an_answer(class: FailureClass) -> bool {
-    matches!(
-        class,
-        FailureClass::Delivered
-            | FailureClass::ClientIdentityForbidden
-            | FailureClass::HttpRedirect
-            | FailureClass::HttpGone
-            | FailureClass::HttpRateLimited
-            | FailureClass::HttpServerError
-    )
 }
 
 #[cfg(test)]
@@ -241,6 +205,7 @@ mod tests {
                 class,
                 certificate_requested: requested,
                 server_not_after: None,
+                kept_back: false,
                 presented: None,
                 refused: None,
             },
@@ -304,6 +269,9 @@ mod tests {
         let mut covered = evidence(Class::Delivered, Some(true), 1);
         covered.shown.refused = Some((2, Class::ClientCaNotTrusted));
         assert_eq!(raised(&covered), [], "the certificate before was taken");
+        let mut kept_back = evidence(Class::ClientCertificateRevoked, None, 1);
+        kept_back.shown.kept_back = true;
+        assert_eq!(raised(&kept_back), [], "the receiver was not asked");
         let silent = evidence(Class::ConnectionRefused, None, 1);
         assert_eq!(cleared(&silent), [], "no answer disproves nothing");
         let fine = evidence(Class::Delivered, Some(true), 1);

@@ -131,6 +131,9 @@ pub struct Shown {
     /// Version of the client certificate that the receiver took: it was presented in a whole handshake
     /// and an HTTP answer came that can't be about the certificate.
     pub presented: Option<u32>,
+    /// The client certificate was kept back by ourselves, because it has ended or was revoked: the
+    /// receiver was not asked.
+    pub kept_back: bool,
     /// Version of the active certificate and how it was refused, when the attempt then went on with
     /// the one before it.
     pub refused: Option<(u32, FailureClass)>,
@@ -150,6 +153,7 @@ impl Shown {
             certificate_requested: completed.map(|record| record.client_certificate_requested),
             server_not_after: server.map(|server| server.not_after),
             presented: presented.map(|certificate| certificate.version),
+            kept_back: record.is_none() && outcome.class.refuses_client_certificate(),
             refused: refused.map(|refusal| (refusal.version, refusal.class)),
         }
     }

@@ -56,10 +56,12 @@ impl Rotations {
                 self.poke.poke();
             }
         }
-        if matches!(
-            shown.class,
-            FailureClass::ClientCertificateExpired | FailureClass::ClientCertificateRevoked
-        ) {
+        if !shown.kept_back
+            && matches!(
+                shown.class,
+                FailureClass::ClientCertificateExpired | FailureClass::ClientCertificateRevoked
+            )
+        {
             self.replace(evidence).await?;
         }
         Ok(())
