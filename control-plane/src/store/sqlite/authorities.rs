@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 use super::{
     certificates,
     revocations::insert_revocation,
-    rotations,
+    revoking, rotations,
     rows::{Column, all, execute, get, get_optional, limit, one, page},
 };
 use crate::{
@@ -151,7 +151,7 @@ pub(super) fn revoke(
     let mut names = Vec::new();
     for (name, key, certificate) in found {
         let reason = RevocationReason::CaCompromise;
-        rotations::revoke_one(connection, key, &certificate, reason, now)?;
+        revoking::revoke_one(connection, key, &certificate, reason, now)?;
         rotations::look(connection, key, now)?;
         if names.last() != Some(&name) {
             names.push(name);

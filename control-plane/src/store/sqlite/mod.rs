@@ -14,6 +14,8 @@ mod readers;
 mod retention;
 mod revive;
 mod revocations;
+mod revoking;
+mod rotation_steps;
 mod rotation_store;
 mod rotations;
 mod rows;

@@ -9,7 +9,7 @@ use countersign_shared::{
 use rusqlite::params;
 
 use super::{
-    SqliteStore, authorities, rotations,
+    SqliteStore, authorities, revoking, rotation_steps, rotations,
     rows::{Column, all, destination_keys, execute, get, limit, one},
     stops,
 };
@@ -59,7 +59,7 @@ impl RotationStore for SqliteStore {
     }
 
     async fn change_rotation(&self, change: RotationChange) -> Result<Destination> {
-        self.write(move |connection| rotations::change(connection, &change))
+        self.write(move |connection| rotation_steps::change(connection, &change))
             .await
     }
 
@@ -105,7 +105,7 @@ impl RotationStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Destination> {
         let name = destination.clone();
-        self.write(move |connection| rotations::upload(connection, &name, &certificate, now))
+        self.write(move |connection| revoking::upload(connection, &name, &certificate, now))
             .await
     }
 
@@ -118,7 +118,7 @@ impl RotationStore for SqliteStore {
     ) -> Result<ClientCertificate> {
         let name = destination.clone();
         self.write_urgent(move |connection| {
-            rotations::revoke(connection, &name, version, reason, now)
+            revoking::revoke(connection, &name, version, reason, now)
         })
         .await
     }

@@ -1,21 +1,18 @@
-//! How client certificates are being replaced: the view that a step is decided from, and the steps.
+//! How client certificates are being replaced: what is known, which a step is decided from, and what
+//! is noted of it from outside. The steps are in `rotation_steps`.
 
-use countersign_shared::{
-    class::FailureClass, name::DestinationName, probe::ProbePresentation, time::Timestamp,
-};
+use countersign_shared::{class::FailureClass, name::DestinationName, time::Timestamp};
 use rusqlite::{Connection, Row, params};
 
 use super::{
     authorities, certificates,
-    rows::{Column, all, destination_keys, execute, get, get_optional, one, signed},
-    stops,
+    rows::{Column, all, destination_keys, execute, get, get_optional, one},
     tenants::read_destination,
 };
 use crate::{
     model::{
-        AuthorityOwner, CertificateRequest, ClientCertificate, ClientCertificateState as State,
-        Destination, DestinationKey, HeldUp, ProbeNote, Refusal, RevocationReason, Rotation,
-        RotationChange, RotationStep, RotationView, Sealed, TrustModel,
+        AuthorityOwner, CertificateRequest, ClientCertificate, DestinationKey, HeldUp, ProbeNote,
+        Refusal, RevocationReason, Rotation, RotationView, Sealed, TrustModel,
     },
     store::{Result, StoreError},
 };
@@ -87,7 +84,7 @@ pub(super) fn owner(
     })
 }
 
-fn in_use(connection: &Connection, destination: i64) -> Result<Vec<ClientCertificate>> {
+pub(super) fn in_use(connection: &Connection, destination: i64) -> Result<Vec<ClientCertificate>> {
     let query = "SELECT * FROM client_certificates WHERE destination = ?
                  AND state IN ('PENDING', 'DISTRIBUTED', 'ACTIVE', 'RETIRING')
                  ORDER BY version DESC";
@@ -153,211 +150,6 @@ fn row_of_rotation(row: &Row<'_>) -> rusqlite::Result<Rotation> {
         trust,
         probes: Vec::new(),
     })
-}
-
-/// Takes one step, if the view that it was decided on is still the newest.
-pub(super) fn change(connection: &Connection, change: &RotationChange) -> Result<Destination> {
-    let name = &change.destination;
-    let (key, _) = destination_keys(connection, name)?;
-    let fence = "UPDATE rotations SET epoch = epoch + 1 WHERE destination = ? AND epoch = ?";
-    if execute(connection, fence, params![key, signed(change.epoch)])? == 0 {
-        return Err(StoreError::Changed(name.to_string()));
-    }
-    let now = change.now;
-    match &change.step {
-        RotationStep::Add(certificate) => {
-            certificates::insert_certificate(connection, key, certificate)?;
-            answered(connection, key)?;
-            bundle_changed(connection, key, now)?;
-        }
-        RotationStep::Ask(request) => {
-            ask(connection, key, request)?;
-            answered(connection, key)?;
-        }
-        RotationStep::Distributed(version) => {
-            set_state(connection, key, *version, State::Distributed)?;
-        }
-        RotationStep::Activate(version) => {
-            answered_by(connection, key, *version)?;
-            activate(connection, key, *version, now)?;
-            forget_refusal(connection, key)?;
-        }
-        RotationStep::PutBack { from, to } => put_back(connection, key, *from, *to, now)?,
-        RotationStep::Retire(version) => {
-            retire(connection, key, *version, now)?;
-            let reset = "UPDATE rotations SET refusals = 0 WHERE destination = ?";
-            execute(connection, reset, [key])?;
-        }
-        RotationStep::Expire(version) => {
-            set_state(connection, key, *version, State::Expired)?;
-            no_longer_active(connection, key, *version)?;
-            bundle_changed(connection, key, now)?;
-        }
-        RotationStep::Probed(note) => probed(connection, key, note, now)?,
-        RotationStep::Trust(generation, state) => {
-            let update = "UPDATE rotations SET trust_generation = ?, trust_state = ?, trust_at = ?
-                          WHERE destination = ?";
-            let made = params![generation, Column(*state), Column(now), key];
-            execute(connection, update, made)?;
-        }
-        RotationStep::Look { at, held_up } => {
-            let update = "UPDATE rotations SET next_look_at = ?, held_up = ?, held_up_since = ?
-                          WHERE destination = ?";
-            let (why, since) = held_up.unzip();
-            let made = params![Column(*at), why.map(Column), since.map(Column), key];
-            execute(connection, update, made)?;
-        }
-    }
-    read_destination(connection, name)
-}
-
-fn set_state(connection: &Connection, destination: i64, version: u32, state: State) -> Result<()> {
-    let update = "UPDATE client_certificates SET state = ? WHERE destination = ? AND version = ?";
-    execute(
-        connection,
-        update,
-        params![Column(state), destination, version],
-    )?;
-    Ok(())
-}
-
-/// What was asked for is under way.
-fn answered(connection: &Connection, destination: i64) -> Result<()> {
-    let update = "UPDATE rotations SET asked = 0 WHERE destination = ?";
-    execute(connection, update, [destination])?;
-    Ok(())
-}
-
-/// What was asked for is under way, if this is a candidate.
-fn answered_by(connection: &Connection, destination: i64, version: u32) -> Result<()> {
-    let update = "UPDATE rotations SET asked = 0 WHERE destination = ?1 AND EXISTS
-                  (SELECT 1 FROM client_certificates WHERE destination = ?1 AND version = ?2
-                   AND state IN ('PENDING', 'DISTRIBUTED'))";
-    execute(connection, update, params![destination, version])?;
-    Ok(())
-}
-
-fn forget_refusal(connection: &Connection, destination: i64) -> Result<()> {
-    let update = "UPDATE rotations SET refused_version = NULL, refused_class = NULL,
-                  refused_at = NULL WHERE destination = ?";
-    execute(connection, update, [destination])?;
-    Ok(())
-}
-
-fn ask(connection: &Connection, destination: i64, request: &CertificateRequest) -> Result<()> {
-    let insert = "INSERT OR REPLACE INTO certificate_requests
-                  (destination, version, request, key_algorithm, sealed_key, created_at)
-                  VALUES (?, ?, ?, ?, ?, ?)";
-    let made = params![
-        destination,
-        request.version,
-        request.request,
-        Column(request.key_algorithm),
-        request.sealed_key.0,
-        Column(request.created_at)
-    ];
-    execute(connection, insert, made)?;
-    Ok(())
-}
-
-fn activate(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Result<()> {
-    for certificate in in_use(connection, key)? {
-        match certificate.state {
-            // Only one is kept besides the active one.
-            State::Retiring if certificate.version != version => {
-                retire(connection, key, certificate.version, now)?;
-            }
-            State::Active => replace(connection, key, certificate.version, now)?,
-            _ => {}
-        }
-    }
-    let update = "UPDATE client_certificates SET state = 'ACTIVE', activated_at = ?1,
-                  confirmed_at = NULL, replaced_at = NULL WHERE destination = ?2 AND version = ?3";
-    execute(connection, update, params![Column(now), key, version])?;
-    present(connection, key, version, now)
-}
-
-fn replace(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Result<()> {
-    let update = "UPDATE client_certificates SET state = 'RETIRING', replaced_at = ?
-                  WHERE destination = ? AND version = ?";
-    execute(connection, update, params![Column(now), key, version])?;
-    Ok(())
-}
-
-fn put_back(connection: &Connection, key: i64, from: u32, to: u32, now: Timestamp) -> Result<()> {
-    let update = "UPDATE client_certificates SET state = 'DISTRIBUTED', activated_at = NULL,
-                  confirmed_at = NULL WHERE destination = ? AND version = ?";
-    execute(connection, update, params![key, from])?;
-    let update = "UPDATE client_certificates SET state = 'ACTIVE', replaced_at = NULL
-                  WHERE destination = ? AND version = ?";
-    execute(connection, update, params![key, to])?;
-    let update = "UPDATE rotations SET refusals = refusals + 1 WHERE destination = ?";
-    execute(connection, update, [key])?;
-    present(connection, key, to, now)
-}
-
-fn present(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Result<()> {
-    let update = "UPDATE destinations SET active_certificate = ? WHERE key = ?";
-    execute(connection, update, params![version, key])?;
-    bundle_changed(connection, key, now)
-}
-
-/// Stops using a certificate; one of ours goes on its revocation list.
-fn retire(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Result<()> {
-    let Some(certificate) = certificates::read_certificate(connection, key, version)? else {
-        return Ok(());
-    };
-    let ours = certificate.trust_model != TrustModel::Customer;
-    let update = "UPDATE client_certificates SET state = 'RETIRED',
-                  revoked_at = CASE WHEN ?1 THEN ?2 END WHERE destination = ?3 AND version = ?4";
-    execute(connection, update, params![ours, Column(now), key, version])?;
-    if ours {
-        let reason = RevocationReason::Superseded;
-        authorities::note_revocation(connection, key, &certificate, reason, now)?;
-    }
-    let forget = "DELETE FROM probe_notes WHERE destination = ? AND version = ?";
-    execute(connection, forget, params![key, version])?;
-    stops::ask(connection, key, &certificate.serial, now)?;
-    bundle_changed(connection, key, now)
-}
-
-fn no_longer_active(connection: &Connection, key: i64, version: u32) -> Result<()> {
-    let update = "UPDATE destinations SET active_certificate = 0
-                  WHERE key = ? AND active_certificate = ?";
-    execute(connection, update, params![key, version])?;
-    Ok(())
-}
-
-/// What agents must know is something else now.
-fn bundle_changed(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
-    let update = "UPDATE destinations SET generation = generation + 1, updated_at = ?
-                  WHERE key = ?";
-    execute(connection, update, params![Column(now), key])?;
-    Ok(())
-}
-
-fn probed(connection: &Connection, key: i64, note: &ProbeNote, now: Timestamp) -> Result<()> {
-    let insert = "INSERT OR REPLACE INTO probe_notes
-                  (destination, version, presentation, at, class, accepted, failures)
-                  VALUES (?, ?, ?, ?, ?, ?, ?)";
-    let made = params![
-        key,
-        note.version,
-        Column(note.presentation),
-        Column(note.at),
-        Column(note.class),
-        note.accepted,
-        note.failures
-    ];
-    execute(connection, insert, made)?;
-    if note.presentation == ProbePresentation::Chain {
-        answered_by(connection, key, note.version)?;
-    }
-    // A 403 may be about the certificate.
-    if note.accepted && note.class != FailureClass::ClientIdentityForbidden {
-        confirm(connection, DestinationKey(key), note.version, now)?;
-    }
-    Ok(())
 }
 
 /// Notes that the receiver accepts the active certificate. Whether that is news.
@@ -434,71 +226,4 @@ pub(super) fn look(connection: &Connection, destination: i64, now: Timestamp) ->
                   WHERE destination = ?";
     execute(connection, update, params![Column(now), destination])?;
     Ok(())
-}
-
-/// Puts an uploaded certificate in the place of the open request.
-pub(super) fn upload(
-    connection: &Connection,
-    name: &DestinationName,
-    certificate: &ClientCertificate,
-    now: Timestamp,
-) -> Result<Destination> {
-    let (key, _) = destination_keys(connection, name)?;
-    let delete = "DELETE FROM certificate_requests WHERE destination = ? AND version = ?";
-    if execute(connection, delete, params![key, certificate.version])? == 0 {
-        return Err(StoreError::Precondition(format!(
-            "{name} has no open certificate request with this key: get a new one with \
-             GetCertificateSigningRequest and have it signed"
-        )));
-    }
-    certificates::insert_certificate(connection, key, certificate)?;
-    look(connection, key, now)?;
-    bundle_changed(connection, key, now)?;
-    read_destination(connection, name)
-}
-
-/// Revokes a certificate by hand.
-pub(super) fn revoke(
-    connection: &Connection,
-    name: &DestinationName,
-    version: u32,
-    reason: RevocationReason,
-    now: Timestamp,
-) -> Result<ClientCertificate> {
-    let (key, _) = destination_keys(connection, name)?;
-    let missing = || StoreError::NotFound(format!("{name}/clientCertificates/{version}"));
-    let read = || certificates::read_certificate(connection, key, version)?.ok_or_else(missing);
-    let certificate = read()?;
-    if certificate.state == State::Revoked {
-        return Ok(certificate);
-    }
-    revoke_one(connection, key, &certificate, reason, now)?;
-    let update = "UPDATE rotations SET asked = CASE WHEN ?1 THEN 1 ELSE asked END,
-                  next_look_at = ?2, epoch = epoch + 1 WHERE destination = ?3";
-    let was_presented = certificate.state == State::Active;
-    execute(connection, update, params![was_presented, Column(now), key])?;
-    read()
-}
-
-/// Revokes a certificate that is not revoked.
-pub(super) fn revoke_one(
-    connection: &Connection,
-    key: i64,
-    certificate: &ClientCertificate,
-    reason: RevocationReason,
-    now: Timestamp,
-) -> Result<()> {
-    let update = "UPDATE client_certificates SET state = 'REVOKED',
-                  revoked_at = coalesce(revoked_at, ?) WHERE destination = ? AND version = ?";
-    execute(
-        connection,
-        update,
-        params![Column(now), key, certificate.version],
-    )?;
-    if certificate.trust_model != TrustModel::Customer {
-        authorities::note_revocation(connection, key, certificate, reason, now)?;
-    }
-    stops::ask(connection, key, &certificate.serial, now)?;
-    no_longer_active(connection, key, certificate.version)?;
-    bundle_changed(connection, key, now)
 }
