@@ -25,10 +25,14 @@ pub enum Verdict {
 /// What follows from when a certificate ends.
 pub fn of_expiring(expiring: &Expiring, now: Timestamp) -> Verdict {
     let left = expiring.not_after.since(now);
-    if left > WARN_WITHIN {
+    let begun = expiring.not_before;
+    let life = begun.map_or(Duration::MAX, |begun| expiring.not_after.since(begun));
+    // Of short-lived certificates the same shares of their life as with 90 days.
+    let (warn, critical) = (WARN_WITHIN.min(life / 3), CRITICAL_WITHIN.min(life / 90 * 7));
+    if left > warn {
         return Verdict::Clear(expiring.cause, expiring.resource.clone());
     }
-    let severity = match left > CRITICAL_WITHIN {
+    let severity = match left > critical {
         true => AlertSeverity::Warning,
         false => AlertSeverity::Critical,
     };
@@ -141,6 +145,7 @@ pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> 
         let expiring = Expiring {
             cause: AlertCause::ServerCertificateExpires,
             resource: destination.to_owned(),
+            not_before: None,
             not_after,
         };
         verdicts.push(of_expiring(&expiring, now));
@@ -159,6 +164,7 @@ mod tests {
         Expiring {
             cause: AlertCause::ClientCertificateExpires,
             resource: "r".to_owned(),
+            not_before: None,
             not_after: now.plus(left),
         }
     }
@@ -185,6 +191,22 @@ mod tests {
         for (left, expected) in cases {
             assert_eq!(
                 severity(&of_expiring(&expiring(now, left), now)),
+                expected,
+                "{left:?}"
+            );
+        }
+        let short = |left| Expiring {
+            not_before: Some(now.minus(9 * DAY - left)),
+            ..expiring(now, left)
+        };
+        let shares = [
+            (4 * DAY, None),
+            (2 * DAY, Some(AlertSeverity::Warning)),
+            (DAY / 2, Some(AlertSeverity::Critical)),
+        ];
+        for (left, expected) in shares {
+            assert_eq!(
+                severity(&of_expiring(&short(left), now)),
                 expected,
                 "{left:?}"
             );

@@ -216,11 +216,13 @@ impl Watchman {
     async fn clear_what_was_replaced(&self, now: Timestamp) -> Result<(), StoreError> {
         for alert in self.alerts.store.open_expiry_alerts().await? {
             let (cause, resource) = (alert.finding.cause, alert.finding.resource);
-            let end = self.alerts.store.end_of(cause, &resource).await?;
-            if end.is_none_or(|end| end > now.plus(WARN_WITHIN)) {
-                let verdict = Verdict::Clear(cause, resource);
-                self.alerts.apply_all(vec![verdict]).await;
-            }
+            let found = self.alerts.store.end_of(cause, &resource).await?;
+            let verdict = match found.map(|found| judge::of_expiring(&found, now)) {
+                Some(Verdict::Raise(_)) => continue,
+                Some(verdict) => verdict,
+                None => Verdict::Clear(cause, resource),
+            };
+            self.alerts.apply_all(vec![verdict]).await;
         }
         Ok(())
     }

@@ -115,6 +115,8 @@ pub struct Expiring {
     pub cause: AlertCause,
     /// Its resource name.
     pub resource: String,
+    /// When it began; `None` when that is not known.
+    pub not_before: Option<Timestamp>,
     /// When it ends.
     pub not_after: Timestamp,
 }

@@ -124,7 +124,7 @@ fn severity(view: &RotationView, now: Timestamp) -> AlertSeverity {
     let active = active.find(|it| it.state == State::Active);
     let life = |it: &crate::model::ClientCertificate| it.not_after.since(it.not_before);
     // Of short-lived certificates the same share of their life is soon.
-    let soon = |it| (life(it) / 13).min(CRITICAL_WITHIN);
+    let soon = |it| (life(it) / 90 * 7).min(CRITICAL_WITHIN);
     match active {
         Some(active) if active.not_after.since(now) > soon(active) => AlertSeverity::Warning,
         _ => AlertSeverity::Critical,

@@ -463,7 +463,7 @@ pub trait AlertStore: Send + Sync {
         size: usize,
     ) -> Result<Page<Expiring>>;
     /// When the certificate with this resource name ends; `None` when it is not in use.
-    async fn end_of(&self, cause: AlertCause, resource: &str) -> Result<Option<Timestamp>>;
+    async fn end_of(&self, cause: AlertCause, resource: &str) -> Result<Option<Expiring>>;
 }
 
 /// All of it.

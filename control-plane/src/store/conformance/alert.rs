@@ -119,7 +119,9 @@ pub(super) async fn expiring(store: &impl Store) {
         "none ends so soon"
     );
     let cause = AlertCause::ClientCertificateExpires;
-    assert_eq!(store.end_of(cause, orders).await.unwrap(), Some(end));
+    let found = store.end_of(cause, orders).await.unwrap().unwrap();
+    assert_eq!((found.not_before, found.not_after), (Some(at(1)), end));
+    assert_eq!((found.cause, found.resource.as_str()), (cause, orders));
     let gone = "accounts/acme/destinations/orders/clientCertificates/9";
     assert_eq!(store.end_of(cause, gone).await.unwrap(), None);
 }

@@ -117,38 +117,45 @@ impl AlertStore for SqliteStore {
                  ORDER BY not_after, resource LIMIT ?"
             );
             let wanted = params![Column(until), end, resource, limit(size)];
-            page(connection, &query, wanted, size, |row| {
-                Ok(Expiring {
-                    cause: get(row, "cause")?,
-                    resource: row.get("resource")?,
-                    not_after: get(row, "not_after")?,
-                })
-            })
+            page(connection, &query, wanted, size, expiring)
         })
         .await
     }
 
-    async fn end_of(&self, cause: AlertCause, resource: &str) -> Result<Option<Timestamp>> {
+    async fn end_of(&self, cause: AlertCause, resource: &str) -> Result<Option<Expiring>> {
         let resource = resource.to_owned();
         self.read(move |connection| {
-            let query =
-                format!("SELECT not_after FROM ({CERTIFICATES}) WHERE cause = ? AND resource = ?");
-            let wanted = params![Column(cause), resource];
-            one(connection, &query, wanted, |row| get(row, "not_after"))
+            let query = format!("SELECT * FROM ({CERTIFICATES}) WHERE cause = ? AND resource = ?");
+            one(
+                connection,
+                &query,
+                params![Column(cause), resource],
+                expiring,
+            )
         })
         .await
     }
 }
 
+fn expiring(row: &Row<'_>) -> rusqlite::Result<Expiring> {
+    Ok(Expiring {
+        cause: get(row, "cause")?,
+        resource: row.get("resource")?,
+        not_before: Some(get(row, "not_before")?),
+        not_after: get(row, "not_after")?,
+    })
+}
+
 /// Our own certificates that are in use, with their resource names.
 const CERTIFICATES: &str = "
-    SELECT 'CLIENT_CERTIFICATE_EXPIRES' AS cause, c.not_after AS not_after,
+    SELECT 'CLIENT_CERTIFICATE_EXPIRES' AS cause, c.not_before AS not_before,
+           c.not_after AS not_after,
            'accounts/' || a.id || '/destinations/' || d.id || '/clientCertificates/' || c.version
            AS resource
     FROM client_certificates c JOIN destinations d ON d.key = c.destination
     JOIN accounts a ON a.key = d.account WHERE c.state = 'ACTIVE'
     UNION ALL
-    SELECT 'CERTIFICATE_AUTHORITY_EXPIRES', not_after,
+    SELECT 'CERTIFICATE_AUTHORITY_EXPIRES', not_before, not_after,
            CASE WHEN owner LIKE 'accounts/%' THEN owner || '/' ELSE '' END
            || 'certificateAuthorities/'
            || CASE WHEN owner LIKE 'accounts/%' OR owner = 'shared' THEN ''
