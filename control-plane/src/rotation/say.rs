@@ -223,8 +223,8 @@ mod tests {
         let all = view(vec![certificate(1, State::Active)]);
         let severity =
             |all: &RotationView, after: Duration| raised(&judged(all, Some(REFUSED), after))[0].1;
-        assert_eq!(severity(&all, 83 * DAY), AlertSeverity::Warning);
-        assert_eq!(severity(&all, 84 * DAY), AlertSeverity::Critical);
+        assert_eq!(severity(&all, 82 * DAY), AlertSeverity::Warning);
+        assert_eq!(severity(&all, 83 * DAY), AlertSeverity::Critical);
         assert_eq!(
             severity(&view(vec![]), Duration::ZERO),
             AlertSeverity::Critical
