@@ -6,6 +6,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use countersign_proto::v1;
@@ -26,6 +28,11 @@ pub(super) const OUTCOMES: &str = "outcomes";
 const FOLDER: &str = "journal";
 /// Purpose of the derived key.
 const PURPOSE: &[u8] = b"journal";
+/// How sled's error begins when the database is open already.
+const LOCKED: &str = "could not acquire lock";
+/// How often, and after which time, a journal that is in use is tried again.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 /// What sled may keep in memory, in bytes.
 const CACHE: u64 = 16 << 20;
 
@@ -58,6 +65,8 @@ enum Unopened {
     Unreadable(String),
     /// Something around it: setting it aside would not help.
     Refused(String),
+    /// Somebody has it open.
+    InUse,
 }
 
 /// Opens the journal of `data_dir` and reads it. One that is unreadable is renamed to
@@ -74,19 +83,41 @@ pub fn open(
 ) -> Result<(Store, Contents), JournalError> {
     let path = data_dir.join(FOLDER);
     let key = Arc::new(kek.derive(PURPOSE));
-    let reason = match try_open(&path, &key) {
+    let reason = match open_when_free(&path, &key) {
         Ok(opened) => return Ok(opened),
-        Err(Unopened::Refused(reason)) => return Err(refused(&path, reason)),
         Err(Unopened::Unreadable(reason)) => reason,
+        Err(other) => return Err(refused(&path, other.reason())),
     };
     let aside = set_aside(&path, now).map_err(|error| refused(&path, error.to_string()))?;
     tracing::warn!(
         journal = %path.display(), set_aside = %aside.display(), reason,
         "the journal is unreadable and was set aside; the control plane sends its content again"
     );
-    try_open(&path, &key).map_err(|error| match error {
-        Unopened::Unreadable(reason) | Unopened::Refused(reason) => refused(&path, reason),
-    })
+    try_open(&path, &key).map_err(|error| refused(&path, error.reason()))
+}
+
+impl Unopened {
+    fn reason(self) -> String {
+        match self {
+            Self::Unreadable(reason) | Self::Refused(reason) => reason,
+            Self::InUse => "it is in use by another process".to_owned(),
+        }
+    }
+}
+
+/// sled's own threads let go of the files a little after the database was closed. A journal that is in
+/// use is a good one, and must not be set aside for it.
+fn open_when_free(path: &Path, key: &Arc<SealingKey>) -> Result<(Store, Contents), Unopened> {
+    let mut tries = 0;
+    loop {
+        match try_open(path, key) {
+            Err(Unopened::InUse) if tries < TRIES => {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn refused(path: &Path, reason: String) -> JournalError {
@@ -151,6 +182,8 @@ fn read(tree: &sled::Tree, name: &str, key: &SealingKey) -> Result<Vec<SecretByt
 fn unopened(error: sled::Error) -> Unopened {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull, WouldBlock};
     match &error {
+        // sled says this with a text alone.
+        sled::Error::Io(io) if io.to_string().starts_with(LOCKED) => Unopened::InUse,
         sled::Error::Io(io)
             if matches!(
                 io.kind(),
@@ -242,6 +275,22 @@ mod tests {
         let (_store, contents) = open(image.path(), &kek, NOW).unwrap();
         assert_eq!(contents.bundles.len(), 100);
         assert_eq!(set_asides(image.path()), 0);
+    }
+
+    #[test]
+    fn a_journal_that_is_in_use_is_waited_for_and_not_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let kek = SealingKey::generate();
+        let (store, _) = open(folder.path(), &kek, NOW).unwrap();
+        put(&store, "bundle", b"content");
+        let error = open(folder.path(), &kek, NOW).unwrap_err().to_string();
+        assert!(error.contains("in use"), "{error}");
+        assert_eq!(set_asides(folder.path()), 0);
+        let (_store, contents) = thread::scope(|scope| {
+            scope.spawn(move || drop(store));
+            open(folder.path(), &kek, NOW).unwrap()
+        });
+        assert_eq!((contents.bundles.len(), set_asides(folder.path())), (1, 0));
     }
 
     #[test]

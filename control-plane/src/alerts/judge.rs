@@ -28,7 +28,10 @@ pub fn of_expiring(expiring: &Expiring, now: Timestamp) -> Verdict {
     let begun = expiring.not_before;
     let life = begun.map_or(Duration::MAX, |begun| expiring.not_after.since(begun));
     // Of short-lived certificates the same shares of their life as with 90 days.
-    let (warn, critical) = (WARN_WITHIN.min(life / 3), CRITICAL_WITHIN.min(life / 90 * 7));
+    let (warn, critical) = (
+        WARN_WITHIN.min(life / 3),
+        CRITICAL_WITHIN.min(life / 90 * 7),
+    );
     if left > warn {
         return Verdict::Clear(expiring.cause, expiring.resource.clone());
     }
