@@ -239,6 +239,8 @@ impl DestinationService for DestinationApi {
             steps: configuration.steps,
             expected_common_name: names.common_name,
             expected_uri: names.uri,
+            trust_bundle_path: configuration.trust_bundle_path,
+            revocation_lists_path: configuration.revocation_lists_path,
         }))
     }
 

@@ -5,6 +5,7 @@ use super::{TRY_IT, Values};
 pub(super) fn configuration(values: &Values) -> (String, Vec<String>) {
     let head = values.head();
     let (anchor, crl) = (values.anchor_file(), values.crl_file());
+    let lists = &values.revocation_lists_path;
     let uri = &values.uri;
     let text = format!(
         r#"{head}
@@ -21,7 +22,7 @@ pub(super) fn configuration(values: &Values) -> (String, Vec<String>) {
     SSLCACertificateFile {anchor}
     # 2: a later generation's certificate comes with one more between it and the trust anchor.
     SSLVerifyDepth 2
-    # Revocation: write the lists of all generations to this file and remove both #.
+    # Revocation: write the lists of all generations ({lists}) to this file and remove both #.
     # SSLCARevocationFile {crl}
     # SSLCARevocationCheck chain
 

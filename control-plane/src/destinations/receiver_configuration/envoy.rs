@@ -7,6 +7,7 @@ use super::{TRY_IT, Values};
 pub(super) fn configuration(values: &Values) -> (String, Vec<String>) {
     let head = values.head();
     let (anchor, crl) = (values.anchor_file(), values.crl_file());
+    let lists = &values.revocation_lists_path;
     let uri = &values.uri;
     let listener = format!("countersign-{}-{}", values.account, values.destination);
     let text = format!(
@@ -35,7 +36,7 @@ static_resources:
               trusted_ca: {{ filename: {anchor} }}
               # 2: a later generation's certificate comes with one more between it and the anchor.
               max_verify_depth: 2
-              # Revocation: write the lists of all generations to this file and remove the #.
+              # Revocation: write the lists of all generations ({lists}) to this file and remove the #.
               # crl: {{ filename: {crl} }}
       filters:
       - name: envoy.filters.network.http_connection_manager

@@ -6,6 +6,7 @@ use super::{TRY_IT, Values};
 pub(super) fn configuration(values: &Values) -> (String, Vec<String>) {
     let head = values.head();
     let (anchor, crl) = (values.anchor_file(), values.crl_file());
+    let lists = &values.revocation_lists_path;
     let common_name = &values.common_name;
     let section = format!("countersign-{}-{}", values.account, values.destination);
     let text = format!(
@@ -16,7 +17,7 @@ frontend {section}
     # CHANGE: address and port, and the file with your certificate and its key.
     # A client certificate is required, and this account's authority alone is trusted.
     bind :443 ssl crt /etc/ssl/receiver/server-with-key.pem alpn h2,http/1.1 ssl-min-ver TLSv1.2 verify required ca-file {anchor}
-    # Revocation: write the lists of all generations to this file and add this to the end of
+    # Revocation: write the lists of all generations ({lists}) to this file and add this to the end of
     # the bind line:
     #   crl-file {crl}
 

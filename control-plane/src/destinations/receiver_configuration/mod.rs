@@ -51,6 +51,10 @@ pub struct ReceiverConfiguration {
     pub trust_anchor_file: String,
     /// What to do, in order.
     pub steps: Vec<String>,
+    /// Path of the trust bundle at the HTTP listener.
+    pub trust_bundle_path: String,
+    /// Path of the revocation lists of all generations at the HTTP listener.
+    pub revocation_lists_path: String,
 }
 
 /// Why there is no text.
@@ -71,6 +75,7 @@ struct Values {
     common_name: String,
     uri: String,
     anchors_pem: String,
+    revocation_lists_path: String,
 }
 
 /// The configuration of a `kind` that receives `destination`'s deliveries: `names` are those in the
@@ -84,7 +89,14 @@ pub fn receiver_configuration(
     names: &ClientNames,
     anchors: &[Vec<u8>],
 ) -> Result<ReceiverConfiguration, ReceiverConfigurationError> {
+    // Those that a shared authority signs have a DNS name.
+    let authority = match names.dns {
+        Some(_) => "shared".to_owned(),
+        None => plain(destination.account_name().to_string().as_str())?,
+    };
+    let revocation_lists_path = format!("/crl/{authority}.pem");
     let values = Values {
+        revocation_lists_path: revocation_lists_path.clone(),
         name: plain(destination.as_str())?,
         account: plain(destination.account())?,
         destination: plain(destination.destination())?,
@@ -113,6 +125,8 @@ pub fn receiver_configuration(
         trust_anchor_pem: values.anchors_pem,
         trust_anchor_file,
         steps,
+        trust_bundle_path: format!("/trust/{authority}.pem"),
+        revocation_lists_path,
     })
 }
 
@@ -170,8 +184,8 @@ impl Values {
 }
 
 /// The last step everywhere.
-const TRY_IT: &str = "Submit a delivery: its attempt says DELIVERED, or which part of the \
-                      handshake failed and what to do.";
+const TRY_IT: &str = "Call ProbeDestination: it says that the certificate is accepted, or which part \
+                      of the handshake failed and what to do.";
 
 #[cfg(test)]
 mod tests;

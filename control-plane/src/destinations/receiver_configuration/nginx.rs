@@ -5,6 +5,7 @@ use super::{TRY_IT, Values};
 pub(super) fn configuration(values: &Values) -> (String, Vec<String>) {
     let head = values.head();
     let (anchor, crl) = (values.anchor_file(), values.crl_file());
+    let lists = &values.revocation_lists_path;
     let common_name = &values.common_name;
     let text = format!(
         r#"{head}
@@ -19,7 +20,7 @@ server {{
     ssl_client_certificate {anchor};
     # 2: a later generation's certificate comes with one more between it and the trust anchor.
     ssl_verify_depth 2;
-    # Revocation: write the lists of all generations to this file and remove the #.
+    # Revocation: write the lists of all generations ({lists}) to this file and remove the #.
     # ssl_crl {crl};
 
     # The name in the certificate. Others get 403.
