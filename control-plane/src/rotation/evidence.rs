@@ -34,7 +34,7 @@ impl Rotations {
         }
     }
 
-    async fn take_in(&self, evidence: &Evidence) -> Result<(), StoreError> {
+    pub(super) async fn take_in(&self, evidence: &Evidence) -> Result<(), StoreError> {
         let (destination, now) = (evidence.destination, self.clock.now());
         let shown = evidence.shown;
         // Only where the one before was taken: else the receiver may just be restarting.

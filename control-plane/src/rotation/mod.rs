@@ -17,6 +17,8 @@ mod reconcile;
 mod say;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod year;
 
 pub use agents::{Agents, ProbeError, Probed};
 pub use authorities::{Authorities, AuthorityError, AuthorityRotation};

@@ -125,14 +125,23 @@ fn ask(connection: &Connection, destination: i64, request: &CertificateRequest) 
 }
 
 fn activate(connection: &Connection, key: i64, version: u32, now: Timestamp) -> Result<()> {
-    for certificate in in_use(connection, key)? {
-        match certificate.state {
-            // Only one is kept besides the active one.
-            State::Retiring if certificate.version != version => {
-                retire(connection, key, certificate.version, now)?;
+    let all = in_use(connection, key)?;
+    let mut others = all.iter().filter(|it| it.version != version);
+    let before = others.find(|it| it.state == State::Retiring);
+    let active = all.iter().find(|it| it.state == State::Active);
+    // One is kept besides the active one: the last that the receiver was seen to accept.
+    match (before, active) {
+        (Some(before), Some(active)) if active.confirmed_at.is_none() => {
+            retire(connection, key, active.version, now)?;
+            replace(connection, key, before.version, now)?;
+        }
+        (before, active) => {
+            if let Some(before) = before {
+                retire(connection, key, before.version, now)?;
             }
-            State::Active => replace(connection, key, certificate.version, now)?,
-            _ => {}
+            if let Some(active) = active {
+                replace(connection, key, active.version, now)?;
+            }
         }
     }
     let update = "UPDATE client_certificates SET state = 'ACTIVE', activated_at = ?1,
