@@ -14,7 +14,7 @@ use countersign_shared::{
 use thiserror::Error;
 
 use crate::{
-    auth::{self, ApiKeys},
+    auth::{self, KeyRequest},
     ca::{self, CaError, SigningAuthority, pem},
     config::Config,
     kek::{FileKek, KekError, KekProvider as _},
@@ -58,8 +58,6 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// Seals and opens.
     pub vault: Arc<Vault>,
-    /// Who may call.
-    pub keys: Arc<ApiKeys>,
     /// The internal root.
     pub root: Arc<SigningAuthority>,
     /// Signs agents' identities.
@@ -101,7 +99,7 @@ pub async fn open(
         Some(_) => None,
         None => {
             let now = clock.now();
-            let key = auth::generate("administrator", now);
+            let key = auth::generate(KeyRequest::administrator(), now);
             hand_over(admin_key_file, &key.1)?;
             let root_key = config.root_key;
             install(store.as_ref(), &vault, (kek.id(), root_key), key.0, now).await?;
@@ -121,11 +119,9 @@ pub async fn open(
     );
     let ca_file = folder.join("ca.pem");
     files::replace_public(&ca_file, pem(&server.authority.anchor).as_bytes()).map_err(failed)?;
-    let keys = Arc::new(ApiKeys::new(store.api_keys().await?));
     Ok(Opened {
         store,
         vault,
-        keys,
         root,
         agents,
         server,
@@ -208,6 +204,7 @@ mod tests {
     use toml::Value;
 
     use super::*;
+    use crate::auth::ApiKeys;
 
     fn config(folder: &Path) -> Config {
         let folder = folder.join("data").display().to_string();
@@ -248,7 +245,9 @@ mod tests {
         let (tasks, _failures) = Tasks::new();
         let opened = open(&config, None, &SystemClock, &tasks).await.unwrap();
         let header = format!("Bearer {}", key.expose());
-        assert!(opened.keys.authenticate(&header).is_some());
+        let clock = Arc::new(SystemClock);
+        let keys = ApiKeys::load(Arc::clone(&opened.store), clock, 1, 1).await;
+        assert!(keys.unwrap().authenticate(Some(&header), None).is_ok());
         let second = open(&config, None, &SystemClock, &tasks).await;
         assert!(matches!(second, Err(StartError::InUse(_))));
     }

@@ -59,6 +59,8 @@ pub struct Config {
     pub keep: Keep,
     /// Where alerts are delivered as webhooks; `None`: nowhere.
     pub alerts_destination: Option<DestinationName>,
+    /// Limits on who calls the API.
+    pub access: Access,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -94,6 +96,15 @@ pub struct Keep {
     pub payloads: Duration,
     /// Settled deliveries and their attempts.
     pub deliveries: Duration,
+}
+
+/// Limits on who calls the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Calls a second that a principal may make, unless its key says otherwise.
+    pub calls_per_second: u32,
+    /// After so many wrong keys in a minute an address is refused for a minute.
+    pub failed_attempts_per_minute: u32,
 }
 
 /// Addresses to listen at; port 0 is any free one.
@@ -138,6 +149,7 @@ impl Config {
         let root_key = root_key(&mut reader);
         let (client_life, client_grace) = client_certificates(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
+        let access = access(&mut reader);
         let log_format = reader.parsed("log.format").unwrap_or_default();
         let log_filter = log_filter(&mut reader);
         let deadline = reader.seconds("shutdown.deadline_seconds", 1..=600);
@@ -162,6 +174,7 @@ impl Config {
                 reconnect_window: Duration::from_millis(window.unwrap_or(1000)),
                 keep,
                 alerts_destination,
+                access,
                 log_format,
                 log_filter,
                 shutdown_deadline: deadline.unwrap_or(Duration::from_secs(10)),
@@ -318,6 +331,19 @@ fn keep(reader: &mut Reader) -> Keep {
     Keep {
         payloads: days(payloads),
         deliveries: days(deliveries),
+    }
+}
+
+fn access(reader: &mut Reader) -> Access {
+    let mut number = |setting, most, default| {
+        let given = reader.number(setting, 1..=most);
+        given
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(default)
+    };
+    Access {
+        calls_per_second: number("access.calls_per_second", 1_000_000, 20_000),
+        failed_attempts_per_minute: number("access.failed_attempts_per_minute", 1_000_000, 10),
     }
 }
 

@@ -31,7 +31,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use crate::{api::PeerIdentity, ca};
+use crate::{api::Peer, ca};
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -127,14 +127,14 @@ pub fn tls_config(
 /// A connection after its handshake.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
-    peer: PeerIdentity,
+    peer: Peer,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = PeerIdentity;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> PeerIdentity {
+    fn connect_info(&self) -> Peer {
         self.peer.clone()
     }
 }
@@ -224,6 +224,7 @@ async fn handshake_with(
 ) -> io::Result<Connection> {
     // Small messages must not wait for each other.
     stream.set_nodelay(true)?;
+    let address = stream.peer_addr().ok().map(|address| address.ip());
     let stream = tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it took too long"))??;
@@ -231,7 +232,7 @@ async fn handshake_with(
     let leaf = certificates.and_then(<[_]>::first);
     let agent = leaf.and_then(|leaf| ca::identity_of(trust_domain, leaf));
     Ok(Connection {
-        peer: PeerIdentity(agent),
+        peer: Peer { agent, address },
         stream,
         _place: place,
     })

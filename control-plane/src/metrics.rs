@@ -35,6 +35,10 @@ pub struct Metrics {
     pub connected_agents: Gauge,
     /// Failed authentications at the API.
     pub authentication_failures: Counter,
+    /// Calls that their principal may not make.
+    pub denied_calls: Counter,
+    /// Calls beyond what their principal may make in a second.
+    pub limited_calls: Counter,
     backlog_full: Family<BoundLabel, Counter>,
     attempts: Family<ClassLabel, Counter>,
     open_alerts: Family<CauseLabel, Gauge>,
@@ -130,6 +134,16 @@ impl Metrics {
             "authentication_failures",
             "Calls of the API refused for their credentials",
             &self.authentication_failures,
+        );
+        counter(
+            "denied_calls",
+            "Calls of the API that their caller's roles or accounts do not allow",
+            &self.denied_calls,
+        );
+        counter(
+            "limited_calls",
+            "Calls of the API beyond their caller's rate limit",
+            &self.limited_calls,
         );
         registry.register(
             "attempts",

@@ -4,7 +4,8 @@
 use std::fmt::{Debug, Formatter, Result};
 
 use crate::v1::{
-    Bundle, CreateJoinTokenResponse, EnrollRequest, RevealSigningSecretResponse, StandbyCertificate,
+    Bundle, CreateApiKeyResponse, CreateJoinTokenResponse, EnrollRequest,
+    RevealSigningSecretResponse, StandbyCertificate,
 };
 
 impl Debug for Bundle {
@@ -24,6 +25,14 @@ impl Debug for StandbyCertificate {
                 &self.client_certificate_version,
             )
             .field("use", &self.r#use)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Debug for CreateApiKeyResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("CreateApiKeyResponse")
+            .field("api_key", &self.api_key)
             .finish_non_exhaustive()
     }
 }

@@ -168,6 +168,7 @@ macro_rules! one_id_name {
 }
 
 one_id_name!(AccountName, "accounts/{account}", "accounts", "an account");
+one_id_name!(ApiKeyName, "apiKeys/{key}", "apiKeys", "an API key");
 one_id_name!(AlertName, "alerts/{alert}", "alerts", "an alert");
 one_id_name!(AgentName, "agents/{agent}", "agents", "an agent");
 one_id_name!(

@@ -189,7 +189,7 @@ impl Signer {
             kek_id: "test".to_owned(),
             data_key,
             authorities: Vec::new(),
-            api_key: auth::generate("administrator", now).0,
+            api_key: auth::generate(auth::KeyRequest::administrator(), now).0,
             created_at: now,
         };
         store.install(installation).await.expect("an installation");

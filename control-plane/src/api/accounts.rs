@@ -8,12 +8,13 @@ use countersign_shared::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    page, status,
+    authenticate, page, status,
     violations::{Violations, name},
 };
 use crate::{
     accounts::Accounts,
-    model::{Account, RequestKey},
+    model::{Account, Page, RequestKey, Scope},
+    store::StoreError,
 };
 
 /// AccountService over [`Accounts`].
@@ -65,17 +66,17 @@ impl AccountService for AccountApi {
         &self,
         request: Request<v1::ListAccountsRequest>,
     ) -> Result<Response<v1::ListAccountsResponse>, Status> {
+        let caller = authenticate::principal(&request)?;
         let request = request.into_inner();
         let mut violations = Violations::default();
         let size = page::size(&mut violations, request.page_size);
         let after = page::after(&mut violations, "accounts", &request.page_token);
         violations.check()?;
-        let found = self
-            .0
-            .store
-            .accounts(&after, size)
-            .await
-            .map_err(status::store)?;
+        let found = match &caller.scope {
+            Scope::All => self.0.store.accounts(&after, size).await,
+            Scope::Accounts(names) => self.some_of(names, &after, size).await,
+        };
+        let found = found.map_err(status::store)?;
         Ok(Response::new(v1::ListAccountsResponse {
             next_page_token: page::token(&found, "accounts", |item| item.name.id().to_string()),
             accounts: found.items.iter().map(to_wire).collect(),
@@ -122,6 +123,33 @@ impl AccountService for AccountApi {
         let deleted = self.0.delete(&name, revision, request.force).await;
         deleted.map_err(status::store)?;
         Ok(Response::new(v1::DeleteAccountResponse {}))
+    }
+}
+
+impl AccountApi {
+    /// Those of `names` that exist, with ids after `after`.
+    async fn some_of(
+        &self,
+        names: &[AccountName],
+        after: &str,
+        size: usize,
+    ) -> Result<Page<Account>, StoreError> {
+        let mut names = names.to_vec();
+        names.sort();
+        names.retain(|name| name.id().as_str() > after);
+        let mut found = Vec::new();
+        for name in names {
+            match self.0.store.account(&name).await {
+                Ok(account) => found.push(account),
+                // A key may name accounts that are yet to come.
+                Err(StoreError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+            if found.len() > size {
+                break;
+            }
+        }
+        Ok(Page::cut(found, size))
     }
 }
 

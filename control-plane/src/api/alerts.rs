@@ -1,6 +1,6 @@
 //! AlertService.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use countersign_proto::v1::{self, alert_service_server::AlertService};
 use countersign_shared::{
@@ -13,12 +13,13 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    page,
+    authenticate, page,
     status::{self, status},
     violations::{Violations, name},
 };
 use crate::{
     alerts::Alerts,
+    auth::Principal,
     model::{Alert, AlertCause, AlertSeverity},
 };
 
@@ -42,6 +43,7 @@ impl AlertService for AlertApi {
         &self,
         request: Request<v1::ListAlertsRequest>,
     ) -> Result<Response<v1::ListAlertsResponse>, Status> {
+        let caller = authenticate::principal(&request)?;
         let request = request.into_inner();
         let mut violations = Violations::default();
         let size = page::size(&mut violations, request.page_size);
@@ -56,7 +58,12 @@ impl AlertService for AlertApi {
         let found = found.map_err(status::store)?;
         Ok(Response::new(v1::ListAlertsResponse {
             next_page_token: page::token(&found, "alerts", |item| item.name.to_string()),
-            alerts: found.items.iter().map(to_wire).collect(),
+            alerts: found
+                .items
+                .iter()
+                .filter(|alert| caller.scope.covers(&alert.finding.resource))
+                .map(to_wire)
+                .collect(),
         }))
     }
 
@@ -65,10 +72,12 @@ impl AlertService for AlertApi {
 
     async fn watch_alerts(
         &self,
-        _request: Request<v1::WatchAlertsRequest>,
+        request: Request<v1::WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
+        let caller = authenticate::principal(&request)?;
         let (answers, receiver) = mpsc::channel(WATCH_QUEUE);
-        let watch = watch(self.alerts.clone(), answers, self.tasks.shutdown().clone());
+        let shutdown = self.tasks.shutdown().clone();
+        let watch = watch(self.alerts.clone(), caller, answers, shutdown);
         self.tasks.spawn("alert watch", OnFailure::Log, watch);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -93,6 +102,7 @@ type Answers = mpsc::Sender<Result<v1::WatchAlertsResponse, Status>>;
 
 async fn watch(
     alerts: Alerts,
+    caller: Arc<Principal>,
     answers: Answers,
     shutdown: tokio_util::sync::CancellationToken,
 ) -> Result<(), Status> {
@@ -105,7 +115,8 @@ async fn watch(
             .alerts(before, false, PAGE)
             .await
             .map_err(status::store)?;
-        for alert in &open.items {
+        let shown = |alert: &&Alert| caller.scope.covers(&alert.finding.resource);
+        for alert in open.items.iter().filter(shown) {
             if answers.send(answer(alert)).await.is_err() {
                 return Ok(());
             }
@@ -119,9 +130,18 @@ async fn watch(
         let change = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = answers.closed() => return Ok(()),
+            () = caller.ended.cancelled() => {
+                // A watcher that went away needs no reason.
+                let _ = answers.send(Err(status::no_key())).await;
+                return Ok(());
+            }
             change = changes.recv() => change,
         };
         let sent = match change {
+            Ok(_) if !caller.is_valid(alerts.clock.now()) => {
+                answers.send(Err(status::no_key())).await
+            }
+            Ok(alert) if !caller.scope.covers(&alert.finding.resource) => Ok(()),
             Ok(alert) => answers.send(answer(&alert)).await,
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
             Err(broadcast::error::RecvError::Lagged(_)) => {

@@ -1,65 +1,43 @@
-//! Who calls: an API key at the API's listener, an identity certificate at the agents'.
+//! Who is at the other end: an agent, by its identity certificate, at the agents' listener; at the
+//! API's, the principal that the guard has found.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use countersign_shared::name::AgentName;
-use tonic::{Code, Request, Status, service::Interceptor};
+use tonic::{Code, Request, Status};
 
-use super::status::status;
-use crate::{
-    auth::{ApiKeys, Principal},
-    metrics::Metrics,
-};
+use super::status::{self, status};
+use crate::auth::Principal;
 
-/// Lets in calls with a valid API key.
-#[derive(Clone)]
-pub struct Authenticate {
-    /// The keys that are valid.
-    pub keys: Arc<ApiKeys>,
-    /// Counts refusals.
-    pub metrics: Metrics,
-}
-
-impl Interceptor for Authenticate {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let header = request.metadata().get("authorization");
-        let principal = header
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| self.keys.authenticate(value));
-        match principal {
-            Some(principal) => {
-                request.extensions_mut().insert::<Principal>(principal);
-                Ok(request)
-            }
-            None => {
-                self.metrics.authentication_failures.inc();
-                Err(status(
-                    Code::Unauthenticated,
-                    "API_KEY_REFUSED",
-                    "no valid API key: send the header 'authorization: Bearer <API key>'",
-                ))
-            }
-        }
-    }
-}
-
-/// Which agent is at the other end of a connection, by its identity certificate.
+/// The other end of a connection.
 #[derive(Debug, Clone, Default)]
-pub struct PeerIdentity(pub Option<AgentName>);
+pub struct Peer {
+    /// Which agent it is, if it has presented an identity certificate of ours.
+    pub agent: Option<AgentName>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+}
 
 /// The agent that makes a call.
 ///
 /// # Errors
 /// UNAUTHENTICATED when it presented no identity certificate of ours.
 pub(super) fn agent<T>(request: &Request<T>) -> Result<AgentName, Status> {
-    let identity = request.extensions().get::<PeerIdentity>();
-    identity
-        .and_then(|identity| identity.0.clone())
-        .ok_or_else(|| {
-            status(
-                Code::Unauthenticated,
-                "AGENT_IDENTITY_REQUIRED",
-                "this needs an agent's identity certificate: enroll first",
-            )
-        })
+    let peer = request.extensions().get::<Peer>();
+    peer.and_then(|peer| peer.agent.clone()).ok_or_else(|| {
+        status(
+            Code::Unauthenticated,
+            "AGENT_IDENTITY_REQUIRED",
+            "this needs an agent's identity certificate: enroll first",
+        )
+    })
+}
+
+/// Who makes a call.
+///
+/// # Errors
+/// UNAUTHENTICATED when it did not come through the guard.
+pub(super) fn principal<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
+    let principal = request.extensions().get::<Arc<Principal>>();
+    principal.cloned().ok_or_else(status::no_key)
 }

@@ -4,6 +4,7 @@ use countersign_proto::v1::{self, delivery_service_server::DeliveryService};
 use countersign_shared::{
     name::{AccountName, DeliveryId, DestinationName, split},
     tasks::{OnFailure, Tasks},
+    time::Timestamp,
     wire::{
         class_from_wire, class_to_wire, handshake_to_wire, refusal_to_wire, timestamp_from_wire,
         timestamp_to_wire, timings_to_wire,
@@ -15,8 +16,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use std::sync::Arc;
 
-use super::{page, status, violations::Violations};
+use super::{authenticate, page, status, violations::Violations};
 use crate::{
+    auth::{Denied, Principal},
     deliveries::{ByHand, Submission, Submit},
     model::{Attempt, Delivery, DeliveryFilter, DeliveryState, ReplayFilter},
 };
@@ -60,9 +62,11 @@ impl DeliveryService for DeliveryApi {
         &self,
         request: Request<Streaming<v1::SubmitDeliveriesRequest>>,
     ) -> Result<Response<Self::SubmitDeliveriesStream>, Status> {
+        let caller = authenticate::principal(&request)?;
         let (answers, receiver) = mpsc::channel(STREAM_WINDOW);
         let stream = SubmissionStream {
             submit: self.submit.clone(),
+            caller,
             tasks: self.tasks.clone(),
             window: Arc::new(Semaphore::new(STREAM_WINDOW)),
             answers,
@@ -179,6 +183,7 @@ impl DeliveryService for DeliveryApi {
 /// takes many; at most [`STREAM_WINDOW`] at once.
 struct SubmissionStream {
     submit: Submit,
+    caller: Arc<Principal>,
     tasks: Tasks,
     window: Arc<Semaphore>,
     answers: mpsc::Sender<Result<v1::SubmitDeliveriesResponse, Status>>,
@@ -195,13 +200,20 @@ impl SubmissionStream {
             let Some(message) = message? else {
                 return Ok(());
             };
+            let now = self.submit.clock.now();
+            if !self.caller.is_valid(now) {
+                // A sender that went away needs no reason.
+                let _ = self.answers.send(Err(status::no_key())).await;
+                return Ok(());
+            }
+            let permitted = permitted(&self.caller, &message, now);
             // Never closed.
             let Ok(slot) = Arc::clone(&self.window).acquire_owned().await else {
                 return Ok(());
             };
             let (submit, answers) = (self.submit.clone(), self.answers.clone());
             self.tasks.spawn("submission", OnFailure::Log, async move {
-                let answer = answer(&submit, message).await;
+                let answer = answer(&submit, permitted, message).await;
                 // A sender that went away repeats what it got no answer for.
                 let _ = answers.send(Ok(answer)).await;
                 drop(slot);
@@ -211,12 +223,30 @@ impl SubmissionStream {
     }
 }
 
+/// Whether `caller` may submit this message of its stream now.
+fn permitted(
+    caller: &Principal,
+    message: &v1::SubmitDeliveriesRequest,
+    now: Timestamp,
+) -> Result<(), Status> {
+    let counted = caller.count(now);
+    counted.map_err(|wait| status::too_many_calls(&caller.name, wait))?;
+    let delivery = message.delivery.as_ref();
+    let destination = delivery.map_or("", |delivery| delivery.destination.as_str());
+    if caller.scope.covers(destination) {
+        return Ok(());
+    }
+    Err(status::denied(&Denied::Account(caller.name.clone())))
+}
+
 async fn answer(
     submit: &Submit,
+    permitted: Result<(), Status>,
     message: v1::SubmitDeliveriesRequest,
 ) -> v1::SubmitDeliveriesResponse {
     use v1::submit_deliveries_response::Result as Answer;
-    let accepted = match submission(message.delivery.unwrap_or_default()) {
+    let delivery = message.delivery.unwrap_or_default();
+    let accepted = match permitted.and_then(|()| submission(delivery)) {
         Ok(submission) => submit.submit(submission).await.map_err(status::submit),
         Err(status) => Err(status),
     };

@@ -1,6 +1,7 @@
 //! The gRPC API: one thin service a file. Requests are checked and turned into the domain's terms,
 //! and answers and errors back; what happens in between is on the floors below.
 
+mod access;
 mod accounts;
 mod agent_session;
 mod agents;
@@ -13,6 +14,7 @@ mod deliveries;
 mod destination_config;
 mod destinations;
 mod enrollment;
+mod guard;
 mod outbound;
 mod page;
 mod recorder;
@@ -20,12 +22,14 @@ mod rotation_wire;
 mod status;
 mod violations;
 
+pub use access::AccessApi;
 pub use accounts::AccountApi;
 pub use agent_session::AgentSessionApi;
 pub use agents::AgentAdministrationApi;
 pub use alerts::AlertApi;
-pub use authenticate::{Authenticate, PeerIdentity};
+pub use authenticate::Peer;
 pub use certificates::CertificateApi;
 pub use deliveries::DeliveryApi;
 pub use destinations::DestinationApi;
 pub use enrollment::EnrollmentApi;
+pub use guard::{Guard, Guarded};

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use countersign_shared::{digest::hex, random};
+use countersign_shared::{digest::hex, name::ApiKeyName, random};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     agents::EnrollError,
+    auth::Denied,
     ca::CaError,
     deliveries::{Full, Scope, SubmitError},
     destinations::ReceiverConfigurationError,
@@ -31,6 +32,47 @@ pub(super) fn status(code: Code, reason: &str, message: impl Into<String>) -> St
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, NO_METADATA);
     Status::with_error_details(code, message, details)
+}
+
+/// As [`status`], with how long to wait before trying again.
+fn status_with_retry(code: Code, reason: &str, message: String, wait: Duration) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, NO_METADATA);
+    details.set_retry_info(Some(wait));
+    Status::with_error_details(code, message, details)
+}
+
+pub(super) fn no_key() -> Status {
+    let text = "no valid API key: send the header 'authorization: Bearer <API key>'";
+    status(Code::Unauthenticated, "API_KEY_REFUSED", text)
+}
+
+pub(super) fn own_key(name: &ApiKeyName) -> Status {
+    let text = format!("{name} makes this call: revoke it with another administrator's key");
+    status(Code::FailedPrecondition, "OWN_API_KEY", text)
+}
+
+pub(super) fn too_many_failures(wait: Duration) -> Status {
+    let text = format!(
+        "too many calls with wrong API keys came from this address: try again in {} s",
+        wait.as_secs() + 1
+    );
+    let code = Code::ResourceExhausted;
+    status_with_retry(code, "TOO_MANY_FAILED_ATTEMPTS", text, wait)
+}
+
+pub(super) fn too_many_calls(principal: &str, wait: Duration) -> Status {
+    let text = format!("{principal} makes more calls a second than it may: slow down");
+    status_with_retry(Code::ResourceExhausted, "TOO_MANY_CALLS", text, wait)
+}
+
+pub(super) fn denied(denied: &Denied) -> Status {
+    let (code, reason) = match denied {
+        Denied::Role { .. } => (Code::PermissionDenied, "ROLE_REFUSED"),
+        Denied::Account(_) | Denied::AllAccounts(_) => (Code::PermissionDenied, "ACCOUNT_REFUSED"),
+        Denied::Unreadable(_) => (Code::InvalidArgument, "REQUEST_UNREADABLE"),
+    };
+    status(code, reason, denied.to_string())
 }
 
 pub(super) fn internal(error: &dyn std::fmt::Display) -> Status {
@@ -61,10 +103,8 @@ pub(super) fn store(error: StoreError) -> Status {
 }
 
 fn unavailable(message: &str) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info("STORE_UNAVAILABLE", DOMAIN, NO_METADATA);
-    details.set_retry_info(Some(RETRY_AFTER));
-    Status::with_error_details(Code::Unavailable, message, details)
+    let (code, reason) = (Code::Unavailable, "STORE_UNAVAILABLE");
+    status_with_retry(code, reason, message.to_owned(), RETRY_AFTER)
 }
 
 pub(super) fn vault(error: VaultError) -> Status {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use countersign_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
+        access_service_server::{self, AccessServiceServer},
         account_service_server::{self, AccountServiceServer},
         agent_administration_service_server::{self, AgentAdministrationServiceServer},
         agent_session_service_server::AgentSessionServiceServer,
@@ -16,21 +17,20 @@ use countersign_proto::{
     },
 };
 use countersign_shared::{tasks::Tasks, time::Clock};
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Server, server::Router},
-};
+use tonic::transport::{Server, server::Router};
 use tonic_health::pb::health_server::{self, Health, HealthServer};
 use tonic_reflection::pb::{v1 as reflection_v1, v1alpha as reflection_v1alpha};
+use tower::layer::util::{Identity, Stack};
 
 use crate::{
     accounts::Accounts,
     agents::Agents,
     alerts::{Alerts, Notifier},
     api::{
-        AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, Authenticate,
-        CertificateApi, DeliveryApi, DestinationApi, EnrollmentApi,
+        AccessApi, AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, CertificateApi,
+        DeliveryApi, DestinationApi, EnrollmentApi, Guard,
     },
+    auth::{ApiKeys, Rules},
     bootstrap::Opened,
     bundles::Bundles,
     config::Config,
@@ -60,7 +60,8 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Every service.
 pub(super) struct Services {
-    authenticate: Authenticate,
+    guard: Guard,
+    access: AccessApi,
     accounts: AccountApi,
     pub(super) lists: RevocationLists,
     pub(super) destinations: DestinationApi,
@@ -77,6 +78,7 @@ impl Services {
     pub(super) fn new(
         config: &Config,
         opened: &Opened,
+        (keys, rules): (Arc<ApiKeys>, Rules),
         server_pin: [u8; 32],
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -201,9 +203,12 @@ impl Services {
             clock,
         };
         Self {
-            authenticate: Authenticate {
-                keys: Arc::clone(&opened.keys),
+            access: AccessApi(Arc::clone(&keys)),
+            guard: Guard {
+                rules: Arc::new(rules),
+                keys,
                 metrics,
+                max_message: config.max_payload_bytes + MESSAGE_OVERHEAD,
             },
             accounts: AccountApi(accounts),
             lists,
@@ -258,7 +263,8 @@ fn server() -> Server {
 }
 
 /// What reflection lists: what the API's listener serves, not what the agents' does.
-const LISTED: [&str; 9] = [
+const LISTED: [&str; 10] = [
+    access_service_server::SERVICE_NAME,
     account_service_server::SERVICE_NAME,
     agent_administration_service_server::SERVICE_NAME,
     alert_service_server::SERVICE_NAME,
@@ -286,40 +292,28 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .fold(builder, |builder, name| builder.with_service_name(name))
 }
 
-/// The API for clients. Health and reflection need no key: they tell only what is public.
+/// The API for clients, all of it behind the guard.
 pub(super) fn api_router(
     services: &Services,
     health: HealthServer<impl Health>,
     max_payload: usize,
-) -> Result<Router, tonic_reflection::server::Error> {
-    let key = &services.authenticate;
+) -> Result<Router<Stack<Guard, Identity>>, tonic_reflection::server::Error> {
     let deliveries = DeliveryServiceServer::new(services.deliveries.clone())
         .max_decoding_message_size(max_payload + MESSAGE_OVERHEAD);
     Ok(server()
+        .layer(services.guard.clone())
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(health)
-        .add_service(AccountServiceServer::with_interceptor(
-            services.accounts.clone(),
-            key.clone(),
-        ))
-        .add_service(DestinationServiceServer::with_interceptor(
-            services.destinations.clone(),
-            key.clone(),
-        ))
-        .add_service(CertificateServiceServer::with_interceptor(
-            services.certificates.clone(),
-            key.clone(),
-        ))
-        .add_service(AgentAdministrationServiceServer::with_interceptor(
+        .add_service(AccessServiceServer::new(services.access.clone()))
+        .add_service(AccountServiceServer::new(services.accounts.clone()))
+        .add_service(DestinationServiceServer::new(services.destinations.clone()))
+        .add_service(CertificateServiceServer::new(services.certificates.clone()))
+        .add_service(AgentAdministrationServiceServer::new(
             services.agents.clone(),
-            key.clone(),
         ))
-        .add_service(AlertServiceServer::with_interceptor(
-            services.alerts.clone(),
-            key.clone(),
-        ))
-        .add_service(InterceptedService::new(deliveries, key.clone())))
+        .add_service(AlertServiceServer::new(services.alerts.clone()))
+        .add_service(deliveries))
 }
 
 /// The API for agents.

@@ -25,6 +25,7 @@ use self::{
 };
 use crate::{
     alerts::Watchman,
+    auth::{ApiKeys, Rules, RulesError},
     bootstrap::{self, Opened, StartError},
     config::Config,
     deliveries::{Recount, Release, Retention},
@@ -59,6 +60,9 @@ pub enum AppError {
     /// The descriptors for reflection do not decode.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The table of roles and methods does not fit the API.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A task failed that the process can't do without.
     #[error("{0}")]
     Task(String),
@@ -146,7 +150,16 @@ async fn start(
         registry: Arc::new(metrics.registry()),
     };
     let pin = server_pin(opened)?;
-    let services = Services::new(config, opened, pin, clock, metrics.clone(), tasks);
+    let access = &config.access;
+    let keys = ApiKeys::load(
+        Arc::clone(&opened.store),
+        Arc::clone(&clock),
+        access.calls_per_second,
+        access.failed_attempts_per_minute,
+    );
+    let keys = Arc::new(keys.await.map_err(StartError::from)?);
+    let guarding = (Arc::clone(&keys), Rules::new()?);
+    let services = Services::new(config, opened, guarding, pin, clock, metrics.clone(), tasks);
     let issuing = &services.rotations.issuing;
     issuing.ensure_shared().await.map_err(StartError::from)?;
     let changes = Arc::clone(&services.destinations.destinations.changes);
@@ -221,6 +234,11 @@ async fn start(
         "retention",
         OnFailure::StopProcess,
         retention.run(stop.clone()),
+    );
+    tasks.spawn(
+        "last use of API keys",
+        OnFailure::StopProcess,
+        keys.write_uses(stop.clone()),
     );
     tasks.spawn(
         "rotation",

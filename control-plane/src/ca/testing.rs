@@ -65,7 +65,7 @@ impl World {
             kek_id: "test".to_owned(),
             data_key: self.data_key.clone(),
             authorities,
-            api_key: crate::auth::generate("test", NOW).0,
+            api_key: crate::auth::generate(crate::auth::KeyRequest::administrator(), NOW).0,
             created_at: NOW,
         };
         self.store.install(installation).await.unwrap();

@@ -260,7 +260,7 @@ mod tests {
                 wrapped: Vec::new(),
             },
             authorities: generations.collect(),
-            api_key: crate::auth::generate("test", at(1)).0,
+            api_key: crate::auth::generate(crate::auth::KeyRequest::administrator(), at(1)).0,
             created_at: at(1),
         };
         store.install(installation).await.unwrap();

@@ -3,6 +3,7 @@
 //! `open` opens the same database each time it is called; what it gives besides the store keeps the
 //! store's threads alive.
 
+mod access;
 mod alert;
 mod delivery;
 mod revocation;
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::model::{
     Account, ApiKey, Authority, AuthorityOwner, AuthorityState, ClientCertificate,
-    ClientCertificateState, DestinationConfig, KeyAlgorithm, RequestKey, Sealed, Serial,
-    SigningSecret, TrustModel,
+    ClientCertificateState, DestinationConfig, KeyAlgorithm, RequestKey, Role, Scope, Sealed,
+    Serial, SigningSecret, TrustModel,
 };
 
 pub(super) type Alive = (Tasks, Failures);
@@ -32,6 +33,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
     {
         let (store, _alive) = open();
         installation(&store).await;
+        access::api_keys(&store).await;
         tenant::accounts(&store).await;
         tenant::destinations(&store).await;
         tenant::agents(&store).await;
@@ -49,6 +51,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
     // Nothing that was answered is lost by closing.
     let (store, _alive) = open();
     assert!(store.installation().await.unwrap().is_some());
+    access::after_reopening(&store).await;
     delivery::after_reopening(&store).await;
     delivery::retention(&store).await;
 }
@@ -183,7 +186,13 @@ async fn installation(store: &impl Store) {
             id: id("admin"),
             secret_sha256: sha256(b"x"),
             display_name: "administrator".to_owned(),
+            roles: vec![Role::Administrator],
+            scope: Scope::All,
+            calls_per_second: None,
             created_at: at(1),
+            expires_at: None,
+            last_used_at: None,
+            revoked_at: None,
         },
         created_at: at(1),
     };
@@ -195,7 +204,7 @@ async fn installation(store: &impl Store) {
     assert_eq!(store.installation().await.unwrap(), Some(facts.clone()));
     assert!(store.install(new).await.is_err(), "only once");
     assert_eq!(store.installation().await.unwrap(), Some(facts));
-    assert_eq!(store.api_keys().await.unwrap().len(), 1);
+    assert_eq!(store.api_keys("", 10).await.unwrap().items.len(), 1);
     assert_eq!(
         store
             .authorities(&AuthorityOwner::Root)

@@ -4,6 +4,7 @@
 //! Every write answers after it is durable. Secrets arrive here sealed; nothing in this folder can
 //! open them.
 
+mod access;
 #[cfg(test)]
 mod conformance;
 mod revocation;
@@ -28,6 +29,7 @@ use crate::model::{
     Settled, Settlement, SigningSecret,
 };
 
+pub use access::AccessStore;
 pub use revocation::{Generation, RevocationStore, Revoked};
 pub use rotation::{AuthorityChange, RotationStore};
 
@@ -164,8 +166,6 @@ pub trait InstallationStore: Send + Sync {
     async fn install(&self, installation: Installation) -> Result<()>;
     /// A data key; `NotFound` when there is none.
     async fn data_key(&self, scope: &str) -> Result<DataKey>;
-    /// Every API key.
-    async fn api_keys(&self) -> Result<Vec<ApiKey>>;
     /// Whether the store can read and write now.
     async fn check(&self) -> Result<()>;
 }
@@ -469,6 +469,7 @@ pub trait AlertStore: Send + Sync {
 /// All of it.
 pub trait Store:
     InstallationStore
+    + AccessStore
     + CertificateStore
     + RevocationStore
     + TenantStore
@@ -481,6 +482,7 @@ pub trait Store:
 
 impl<T> Store for T where
     T: InstallationStore
+        + AccessStore
         + CertificateStore
         + RevocationStore
         + TenantStore

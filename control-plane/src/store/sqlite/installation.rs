@@ -5,11 +5,11 @@ use countersign_shared::{digest::hex, time::Timestamp};
 use rusqlite::{Connection, params};
 
 use super::{
-    SqliteStore, certificates,
-    rows::{Column, all, execute, get, one},
+    SqliteStore, access, certificates,
+    rows::{Column, execute, one},
 };
 use crate::{
-    model::{ApiKey, RequestKey},
+    model::RequestKey,
     store::{DataKey, Installation, InstallationFacts, InstallationStore, Result, StoreError},
 };
 
@@ -31,16 +31,7 @@ impl InstallationStore for SqliteStore {
             for authority in &new.authorities {
                 certificates::insert_authority(connection, authority)?;
             }
-            let key = &new.api_key;
-            let insert = "INSERT INTO api_keys (id, secret_sha256, display_name, created_at)
-                          VALUES (?, ?, ?, ?)";
-            let made = params![
-                key.id.as_str(),
-                key.secret_sha256,
-                key.display_name,
-                Column(key.created_at)
-            ];
-            execute(connection, insert, made)?;
+            access::insert(connection, &new.api_key)?;
             Ok(())
         })
         .await
@@ -53,25 +44,6 @@ impl InstallationStore for SqliteStore {
             let wrapped = one(connection, query, [&scope], |row| row.get("wrapped"))?
                 .ok_or_else(|| StoreError::NotFound(format!("the data key of {scope}")))?;
             Ok(DataKey { scope, wrapped })
-        })
-        .await
-    }
-
-    async fn api_keys(&self) -> Result<Vec<ApiKey>> {
-        self.read(|connection| {
-            all(
-                connection,
-                "SELECT * FROM api_keys ORDER BY id",
-                [],
-                |row| {
-                    Ok(ApiKey {
-                        id: get(row, "id")?,
-                        secret_sha256: row.get("secret_sha256")?,
-                        display_name: row.get("display_name")?,
-                        created_at: get(row, "created_at")?,
-                    })
-                },
-            )
         })
         .await
     }

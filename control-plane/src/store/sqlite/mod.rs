@@ -1,6 +1,7 @@
 //! The embedded store: SQLite in WAL mode with synchronous=FULL, one writer with group commit, a few
 //! readers. Each has a thread and a connection of its own.
 
+mod access;
 mod agents;
 mod alerts;
 mod authorities;

@@ -12,11 +12,18 @@ CREATE TABLE data_keys (
     wrapped BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- `roles` and `accounts` hold words with a space between; `accounts` is NULL for all of them.
 CREATE TABLE api_keys (
-    id            TEXT PRIMARY KEY,
-    secret_sha256 BLOB NOT NULL,
-    display_name  TEXT NOT NULL,
-    created_at    INTEGER NOT NULL
+    id               TEXT PRIMARY KEY,
+    secret_sha256    BLOB NOT NULL,
+    display_name     TEXT NOT NULL,
+    roles            TEXT NOT NULL,
+    accounts         TEXT,
+    calls_per_second INTEGER,
+    created_at       INTEGER NOT NULL,
+    expires_at       INTEGER,
+    last_used_at     INTEGER,
+    revoked_at       INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE serials (

@@ -1,0 +1,205 @@
+//! The one way into the API: who calls, how often, and whether that one may call this for that
+//! account, before any service sees the request. What the table of rules does not know is not let in,
+//! but for health and reflection, which tell only what is public.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header::AUTHORIZATION};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{
+    authenticate::Peer,
+    status::{self, status},
+};
+use crate::{
+    auth::{ApiKeys, Denied, Principal, Refused, Rules},
+    metrics::Metrics,
+};
+
+/// What is served to everybody.
+const PUBLIC: [&str; 3] = [
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
+/// Before each message: whether it is compressed, and its length (the gRPC protocol over HTTP/2).
+const PREFIX: usize = 5;
+
+/// Lets in whom the rules let in.
+#[derive(Clone)]
+pub struct Guard {
+    /// Who may do what.
+    pub rules: Arc<Rules>,
+    /// The keys that are valid.
+    pub keys: Arc<ApiKeys>,
+    /// Counts refusals.
+    pub metrics: Metrics,
+    /// Largest message in bytes.
+    pub max_message: usize,
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            guard: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// Services behind a [`Guard`].
+#[derive(Clone)]
+pub struct Guarded<S> {
+    guard: Guard,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S: Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let judged = self.guard.judge(&mut request);
+        match judged {
+            Ok(Judged::Allowed) => Box::pin(self.inner.call(request)),
+            Err(refused) => Box::pin(async move { Ok(refused.into_http()) }),
+            Ok(Judged::ByMessage(principal)) => {
+                let guard = self.guard.clone();
+                // The one that was polled to be ready is the one that is called.
+                let ready = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, ready);
+                Box::pin(async move {
+                    match guard.judge_message(&principal, request).await {
+                        Ok(request) => inner.call(request).await,
+                        Err(refused) => Ok(refused.into_http()),
+                    }
+                })
+            }
+        }
+    }
+}
+
+/// What is known of a call before its message is read.
+enum Judged {
+    /// It is let in.
+    Allowed,
+    /// It depends on the message.
+    ByMessage(Arc<Principal>),
+}
+
+impl Guard {
+    fn judge(&self, request: &mut Request<Body>) -> Result<Judged, Status> {
+        let path = request.uri().path();
+        if PUBLIC.iter().any(|public| path.starts_with(public)) {
+            return Ok(Judged::Allowed);
+        }
+        if self.rules.get(path).is_none() {
+            let text = "there is no such method here: see reflection";
+            return Err(status(Code::Unimplemented, "NO_SUCH_METHOD", text));
+        }
+        let principal = self.authenticate(request)?;
+        if let Err(wait) = principal.count(self.keys.now()) {
+            self.metrics.limited_calls.inc();
+            return Err(status::too_many_calls(&principal.name, wait));
+        }
+        let by_message = self.rules.judge(path, &principal);
+        let by_message = by_message.map_err(|denied| self.denied(denied))?;
+        request.extensions_mut().insert(Arc::clone(&principal));
+        Ok(match by_message {
+            true => Judged::ByMessage(principal),
+            false => Judged::Allowed,
+        })
+    }
+
+    fn authenticate(&self, request: &Request<Body>) -> Result<Arc<Principal>, Status> {
+        let header = request.headers().get(AUTHORIZATION);
+        let header = header.and_then(|value| value.to_str().ok());
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.and_then(|peer| peer.address);
+        let refused = match self.keys.authenticate(header, address.map(Into::into)) {
+            Ok(principal) => return Ok(principal),
+            Err(refused) => refused,
+        };
+        self.metrics.authentication_failures.inc();
+        Err(match refused {
+            Refused::Key => status::no_key(),
+            Refused::TooManyFailures(wait) => status::too_many_failures(wait),
+        })
+    }
+
+    fn denied(&self, denied: Denied) -> Status {
+        self.metrics.denied_calls.inc();
+        tracing::info!(%denied, "call denied");
+        status::denied(&denied)
+    }
+
+    /// Reads the message of a call and judges it; the same request comes out again. A unary call has
+    /// one message, and nothing is answered before all of it is here anyway.
+    async fn judge_message(
+        &self,
+        principal: &Principal,
+        request: Request<Body>,
+    ) -> Result<Request<Body>, Status> {
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, PREFIX + self.max_message)
+            .collect()
+            .await;
+        let body = body.map_err(|error| unread(error.as_ref()))?.to_bytes();
+        let message = only_message(&body)?;
+        let path = head.uri.path();
+        let judged = self.rules.judge_message(path, principal, message);
+        judged.map_err(|denied| self.denied(denied))?;
+        Ok(Request::from_parts(head, Body::new(Full::new(body))))
+    }
+}
+
+fn unread(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Status {
+    if error.is::<LengthLimitError>() {
+        let text = "the message is larger than this control plane takes";
+        return status(Code::OutOfRange, "MESSAGE_TOO_LARGE", text);
+    }
+    status(Code::Cancelled, "REQUEST_ENDED", "the request ended early")
+}
+
+/// The message of a body that has one.
+fn only_message(body: &Bytes) -> Result<&[u8], Status> {
+    let refused = || {
+        let text = "a call like this has one message, which is not compressed";
+        status(Code::InvalidArgument, "REQUEST_UNREADABLE", text)
+    };
+    let (prefix, message) = body.split_at_checked(PREFIX).ok_or_else(refused)?;
+    let [0, length @ ..] = prefix else {
+        return Err(refused());
+    };
+    let length = length
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    match message.len() == length {
+        true => Ok(message),
+        false => Err(refused()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
