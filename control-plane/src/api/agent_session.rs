@@ -198,7 +198,8 @@ impl AgentSessionApi {
                 return Ok(());
             }
             Message::ProbeResult(result) => {
-                self.probes.answered(probe_report_from_wire(result)?);
+                let report = probe_report_from_wire(result)?;
+                self.probes.answered(&session.agent, report);
                 return Ok(());
             }
             Message::RevocationAcknowledgement(stopped) => {

@@ -102,6 +102,11 @@ impl Recorder {
 
     async fn bundle(&self, word: BundleAcknowledgement) {
         let destination = word.destination.clone();
+        if !self.session.was_sent(&destination, word.generation) {
+            let agent = &self.session.agent;
+            tracing::debug!(%agent, %destination, "word on a bundle that the agent was not sent");
+            return;
+        }
         match self.store.acknowledge_bundle(word).await {
             // Deleted meanwhile: nobody needs to know any more.
             Ok(()) | Err(StoreError::NotFound(_)) => {}

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{
     fairness::serves,
     send::{Sender, is_gone, remove_bundle},
-    sessions::{Lanes, Session, Sessions, Work},
+    sessions::{Lanes, Session, Sessions},
 };
 use crate::{
     bundles::{BundleError, Bundles},
@@ -136,10 +136,7 @@ impl Attach {
         }
         let newest = prepared.bundle;
         if newest.content_sha256.as_ref() != held.content_sha256 {
-            let generation = newest.generation.unsigned_abs();
-            if session.send_work(Work::Bundle(Box::new(newest))) {
-                session.holds_bundle(held.destination.clone(), generation);
-            }
+            session.send_bundle(&held.destination, newest);
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl Agents for Fleet {
             .ensure_bundle(&session, name, destination.generation)
             .await?;
         let id = ProbeId(random::bytes());
-        let mut awaited = self.probes.expect(id);
+        let mut awaited = self.probes.expect(id, &session.agent);
         let probe = Probe {
             id,
             destination: name.clone(),

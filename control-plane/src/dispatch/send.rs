@@ -58,10 +58,7 @@ impl Sender {
             remove_bundle(session, destination);
             return Ok(());
         }
-        let generation = prepared.bundle.generation.unsigned_abs();
-        if session.send_work(Work::Bundle(Box::new(prepared.bundle))) {
-            session.holds_bundle(destination.clone(), generation);
-        }
+        session.send_bundle(destination, prepared.bundle);
         Ok(())
     }
 

@@ -174,6 +174,29 @@ impl Session {
         lock(&self.bundles).insert(destination, generation);
     }
 
+    /// Puts a bundle into its lane, as [`Session::send_work`] does. It is noted before, so that the
+    /// agent's word on it never comes too early.
+    pub(super) fn send_bundle(&self, destination: &DestinationName, bundle: v1::Bundle) -> bool {
+        let generation = bundle.generation.unsigned_abs();
+        let before = lock(&self.bundles).insert(destination.clone(), generation);
+        let sent = self.send_work(Work::Bundle(Box::new(bundle)));
+        if !sent {
+            let mut bundles = lock(&self.bundles);
+            match before {
+                Some(before) => bundles.insert(destination.clone(), before),
+                None => bundles.remove(destination),
+            };
+        }
+        sent
+    }
+
+    /// Whether the agent's word on a bundle counts: it was sent this generation, or a later one, and
+    /// was not told to forget it since.
+    pub fn was_sent(&self, destination: &DestinationName, generation: u64) -> bool {
+        self.bundle_generation(destination)
+            .is_some_and(|sent| generation <= sent)
+    }
+
     /// The agent will forget the bundle. Whether it held one.
     pub(super) fn forgets_bundle(&self, destination: &DestinationName) -> bool {
         lock(&self.bundles).remove(destination).is_some()
@@ -273,6 +296,26 @@ mod tests {
         );
         sessions.remove(&new);
         assert!(sessions.get(&new.agent).is_none());
+    }
+
+    #[test]
+    fn an_agents_word_counts_for_what_it_was_sent_only() {
+        let (session, lanes) = Session::new("1".into(), Id::chosen("edge").unwrap().into(), None);
+        let name: DestinationName = "accounts/acme/destinations/orders".parse().unwrap();
+        let bundle = |generation| v1::Bundle {
+            generation,
+            ..Default::default()
+        };
+        assert!(!session.was_sent(&name, 1), "nothing yet");
+        assert!(session.send_bundle(&name, bundle(2)));
+        assert!(session.was_sent(&name, 1) && session.was_sent(&name, 2));
+        assert!(!session.was_sent(&name, 3), "ahead of what there is");
+        session.forgets_bundle(&name);
+        assert!(!session.was_sent(&name, 2), "it no longer serves it");
+        assert!(session.send_bundle(&name, bundle(4)));
+        drop(lanes);
+        assert!(!session.send_bundle(&name, bundle(5)));
+        assert!(session.was_sent(&name, 4) && !session.was_sent(&name, 5));
     }
 
     #[test]
