@@ -49,6 +49,19 @@ impl Grpcurl {
         self
     }
 
+    /// The methods of a service of package `countersign.v1`, as reflection tells, `Service/Method`.
+    ///
+    /// # Panics
+    /// When reflection does not answer.
+    pub fn methods(&self, service: &str) -> Vec<String> {
+        let full_name = format!("countersign.v1.{service}");
+        let finished = self.run(&[], &["list", &full_name], &[]);
+        assert!(finished.status.success(), "{finished:?}");
+        let names = finished.stdout.lines();
+        let names = names.filter_map(|line| line.trim().strip_prefix(&format!("{full_name}.")));
+        names.map(|name| format!("{service}/{name}")).collect()
+    }
+
     /// The services that reflection tells of.
     ///
     /// # Panics
