@@ -93,6 +93,33 @@ fn every_field_that_names_a_resource_is_looked_at() {
     }
 }
 
+/// The line above a method in its file.
+fn said_roles(rule: &Rule) -> String {
+    let others = rule.roles.iter().map(|role| role.as_str());
+    let roles = std::iter::once(Role::Administrator.as_str()).chain(others);
+    let roles: Vec<String> = roles.map(|role| format!("`{role}`")).collect();
+    let all = match rule.needs {
+        Needs::AllAccounts => ", for all accounts",
+        _ => "",
+    };
+    format!("  // Roles: {}{all}.", roles.join(", "))
+}
+
+#[test]
+fn every_method_says_in_its_comment_who_may_call_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/countersign/v1");
+    let files = std::fs::read_dir(folder).unwrap();
+    let files = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let files: Vec<String> = files.collect();
+    for rule in TABLE {
+        let (service, method) = rule.method.split_once('/').unwrap();
+        let opening = format!("service {service} {{");
+        let file = files.iter().find(|text| text.contains(&opening)).unwrap();
+        let expected = format!("{}\n  rpc {method}(", said_roles(rule));
+        assert!(file.contains(&expected), "{}: {expected}", rule.method);
+    }
+}
+
 #[test]
 fn auditors_only_read_and_never_secrets() {
     for rule in TABLE {
