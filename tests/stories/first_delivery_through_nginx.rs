@@ -190,6 +190,7 @@ fn an_administrator_finds_the_way_by_reflection() {
     let services = stage.setting.api().services();
     // All that this listener serves, and nothing that only agents can call.
     let served = [
+        "countersign.v1.AccessService",
         "countersign.v1.AccountService",
         "countersign.v1.AgentAdministrationService",
         "countersign.v1.AlertService",

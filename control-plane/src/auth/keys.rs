@@ -148,10 +148,10 @@ impl ApiKeys {
         source: Option<Source>,
     ) -> Result<Arc<Principal>, Refused> {
         let now = self.clock.now();
+        // What is not even written as a key is no attempt at one.
         let presented = authorization.and_then(Presented::parse);
-        let known = presented
-            .as_ref()
-            .and_then(|presented| self.entry(&presented.id));
+        let presented = presented.ok_or(Refused::Key)?;
+        let known = self.entry(&presented.id);
         if let Some(source) = source
             && let Err(wait) = self.attempts.check(source, now)
         {
@@ -161,7 +161,7 @@ impl ApiKeys {
                 return Err(Refused::TooManyFailures(wait));
             }
         }
-        let Some(entry) = presented.and_then(|presented| matching(&presented, known, now)) else {
+        let Some(entry) = matching(&presented, known, now) else {
             if let Some(source) = source {
                 self.attempts.failed(source, now);
             }

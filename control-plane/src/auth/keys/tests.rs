@@ -170,6 +170,10 @@ async fn wrong_keys_shut_an_address_out_but_no_key_that_worked_there() {
     let (_, newcomer) = world.key(KeyRequest::administrator()).await;
     let (bad, good) = (Some("192.0.2.1"), Some("192.0.2.2"));
     world.enter_from(&familiar, bad).unwrap();
+    for _ in 0..10 {
+        let nothing = world.enter_from("Bearer something-else", bad);
+        assert_eq!(nothing, Err(Refused::Key), "no attempt at a key");
+    }
     let wrong = format!("{newcomer}x");
     for _ in 0..3 {
         assert_eq!(world.enter_from(&wrong, bad), Err(Refused::Key));
