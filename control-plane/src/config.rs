@@ -5,11 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use countersign_shared::{
     config::{Mistakes, Reader},
     logging::{self, LogFormat},
-    name::DestinationName,
+    name::{AccountName, DestinationName},
 };
 use toml::Value;
 
-use crate::model::KeyAlgorithm;
+use crate::model::{ClientRule, KeyAlgorithm, Role, Scope};
 
 /// Life of a client certificate unless something else is configured: 90 days.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -98,13 +98,15 @@ pub struct Keep {
     pub deliveries: Duration,
 }
 
-/// Limits on who calls the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who calls the API, besides API keys, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// Calls a second that a principal may make, unless its key says otherwise.
     pub calls_per_second: u32,
     /// After so many wrong keys in a minute an address is refused for a minute.
     pub failed_attempts_per_minute: u32,
+    /// Client certificates that are let in; the first that fits counts.
+    pub clients: Vec<ClientRule>,
 }
 
 /// Addresses to listen at; port 0 is any free one.
@@ -344,7 +346,59 @@ fn access(reader: &mut Reader) -> Access {
     Access {
         calls_per_second: number("access.calls_per_second", 1_000_000, 20_000),
         failed_attempts_per_minute: number("access.failed_attempts_per_minute", 1_000_000, 10),
+        clients: reader.tables("access.clients", client),
     }
+}
+
+fn client(reader: &mut Reader) -> Option<ClientRule> {
+    let ca_file = reader.path("ca_file");
+    let ca_file = reader.required("ca_file", ca_file);
+    let identity = reader.parsed("identity");
+    let identity = reader.required("identity", identity);
+    let names = reader.texts("roles");
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        reader.mistake("roles", "needs at least one role");
+    }
+    let names = reader.required("roles", names).unwrap_or_default();
+    let mut roles = Vec::new();
+    for name in &names {
+        match Role::parse(name) {
+            Some(role) => roles.push(role),
+            None => {
+                let known = Role::ALL.map(Role::as_str).join(", ");
+                reader.mistake("roles", format!("'{name}' is no role: use {known}"));
+            }
+        }
+    }
+    let calls = reader.number("calls_per_second", 1..=1_000_000);
+    let scope = client_scope(reader);
+    Some(ClientRule {
+        ca_file: ca_file?,
+        identity: identity?,
+        roles,
+        scope: scope?,
+        calls_per_second: calls.and_then(|calls| u32::try_from(calls).ok()),
+    })
+}
+
+/// `["all"]`, or names of accounts: never all because none were named.
+fn client_scope(reader: &mut Reader) -> Option<Scope> {
+    let names = reader.texts("accounts");
+    let names = reader.required("accounts", names)?;
+    if names == ["all"] {
+        return Some(Scope::All);
+    }
+    let mut accounts: Vec<AccountName> = Vec::with_capacity(names.len());
+    for name in &names {
+        match name.parse() {
+            Ok(account) => accounts.push(account),
+            Err(error) => reader.mistake("accounts", error.to_string()),
+        }
+    }
+    if names.is_empty() {
+        reader.mistake("accounts", "needs names of accounts, or only 'all'");
+    }
+    Some(Scope::Accounts(accounts))
 }
 
 fn log_filter(reader: &mut Reader) -> String {
@@ -396,6 +450,41 @@ mod tests {
         assert!(unfit.contains("delivery_domain"), "{unfit}");
         let wrong = read("trust_domain = 'Bank!'").unwrap_err();
         assert_eq!(wrong.list.len(), 1, "{wrong}");
+    }
+
+    #[test]
+    fn client_certificates_are_let_in_for_what_is_named_only() {
+        let read = |text: &str| Config::read("c.toml", &format!("data_dir = '/d'\n{text}"), vec![]);
+        let whole = "
+            [[access.clients]]
+            ca_file = '/ca.pem'
+            identity = 'spiffe://bank.example/billing'
+            roles = ['sender', 'auditor']
+            accounts = ['accounts/acme']
+            [[access.clients]]
+            ca_file = '/ca.pem'
+            identity = 'CN=admin'
+            roles = ['administrator']
+            accounts = ['all']
+        ";
+        let clients = read(whole).unwrap().access.clients;
+        assert_eq!(clients[0].roles, [Role::Sender, Role::Auditor]);
+        assert!(!clients[0].scope.covers("accounts/globex"));
+        assert_eq!(clients[1].scope, Scope::All);
+        let bad = "
+            [[access.clients]]
+            identity = 'billing'
+            roles = ['root']
+            accounts = []
+        ";
+        let mistakes = read(bad).unwrap_err();
+        let named: Vec<_> = mistakes.list.iter().map(|it| it.setting.as_str()).collect();
+        let expected = ["ca_file", "identity", "roles", "accounts"];
+        assert_eq!(named, expected.map(|it| format!("access.clients[1].{it}")));
+        for accounts in ["['all', 'accounts/acme']", "['acme']", "['*']"] {
+            let text = whole.replace("['all']", accounts);
+            assert!(read(&text).is_err(), "{accounts}");
+        }
     }
 
     #[test]

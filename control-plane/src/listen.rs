@@ -31,7 +31,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use crate::{api::Peer, ca};
+use crate::api::Peer;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -94,28 +94,30 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
-/// TLS 1.3 for gRPC. With `clients`, a client may present a certificate of that authority; without one
-/// it gets no further than enrollment.
+/// TLS 1.3 for gRPC. With `clients`, a client may present a certificate of one of these authorities;
+/// what it gets without one is for the services to decide.
 ///
 /// # Errors
 /// [`ListenError`].
 pub fn tls_config(
     certificate: Arc<ServerCertificate>,
-    clients: Option<CertificateDer<'static>>,
+    clients: &[CertificateDer<'static>],
 ) -> Result<Arc<ServerConfig>, ListenError> {
     let provider = tls::provider();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?;
     let builder = match clients {
-        Some(authority) => {
+        [] => builder.with_no_client_auth(),
+        authorities => {
             let mut roots = RootCertStore::empty();
-            roots.add(authority)?;
+            for authority in authorities {
+                roots.add(authority.clone())?;
+            }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .allow_unauthenticated()
                 .build()?;
             builder.with_client_cert_verifier(verifier)
         }
-        None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -139,19 +141,22 @@ impl Connected for Connection {
     }
 }
 
+/// Tells who has presented a verified chain, leaf first; empty for nobody.
+pub type Recognise = Arc<dyn Fn(&[CertificateDer<'static>]) -> Peer + Send + Sync>;
+
 /// Accepts until the process stops. The connections come out of the answer.
 pub fn accept(
     name: &'static str,
     listener: TcpListener,
     config: Arc<ServerConfig>,
-    trust_domain: Arc<str>,
+    recognise: Recognise,
     tasks: &Tasks,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(HANDSHAKES);
     let acceptor = Acceptor {
         name,
         tls: TlsAcceptor::from(config),
-        trust_domain,
+        recognise,
         places: Arc::new(Semaphore::new(CONNECTIONS)),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         tasks: tasks.clone(),
@@ -164,7 +169,7 @@ pub fn accept(
 struct Acceptor {
     name: &'static str,
     tls: TlsAcceptor,
-    trust_domain: Arc<str>,
+    recognise: Recognise,
     places: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     tasks: Tasks,
@@ -198,9 +203,9 @@ impl Acceptor {
                 }
             };
             let (tls, ready) = (self.tls.clone(), self.ready.clone());
-            let (name, trust_domain) = (self.name, Arc::clone(&self.trust_domain));
+            let (name, recognise) = (self.name, Arc::clone(&self.recognise));
             self.tasks.spawn("handshake", OnFailure::Log, async move {
-                match handshake_with(tls, stream, &trust_domain, place).await {
+                match handshake_with(tls, stream, recognise.as_ref(), place).await {
                     Ok(connection) => {
                         // The server is stopping: nobody takes new connections.
                         let _ = ready.send(Ok(connection)).await;
@@ -219,7 +224,7 @@ impl Acceptor {
 async fn handshake_with(
     tls: TlsAcceptor,
     stream: TcpStream,
-    trust_domain: &str,
+    recognise: &(dyn Fn(&[CertificateDer<'static>]) -> Peer + Send + Sync),
     place: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     // Small messages must not wait for each other.
@@ -229,10 +234,9 @@ async fn handshake_with(
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it took too long"))??;
     let certificates = stream.get_ref().1.peer_certificates();
-    let leaf = certificates.and_then(<[_]>::first);
-    let agent = leaf.and_then(|leaf| ca::identity_of(trust_domain, leaf));
+    let peer = recognise(certificates.unwrap_or_default());
     Ok(Connection {
-        peer: Peer { agent, address },
+        peer: Peer { address, ..peer },
         stream,
         _place: place,
     })

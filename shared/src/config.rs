@@ -190,6 +190,48 @@ impl Reader {
         }
     }
 
+    /// A list of tables, `[[setting]]`, each read by `read`; what is wrong in one is a mistake of
+    /// `setting[number]`, counted from 1.
+    pub fn tables<T>(
+        &mut self,
+        setting: &'static str,
+        mut read: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Vec<T> {
+        let items = match self.take(setting) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) if items.iter().all(Value::is_table) => items,
+            Some(other) => {
+                self.wrong_type(setting, "a list of tables", &other);
+                return Vec::new();
+            }
+        };
+        let mut found = Vec::new();
+        for (number, item) in items.into_iter().enumerate() {
+            let table = item.as_table().cloned().unwrap_or_default();
+            let mut reader = Self {
+                source: self.source.clone(),
+                table: flatten(table),
+                known: Vec::new(),
+                mistakes: Vec::new(),
+            };
+            let item = read(&mut reader);
+            match reader.finish(|| item) {
+                Ok(item) => found.push(item),
+                Err(mistakes) => {
+                    for Mistake {
+                        setting: inner,
+                        problem,
+                    } in mistakes.list
+                    {
+                        let name = format!("{setting}[{}].{inner}", number + 1);
+                        self.mistake(&name, problem);
+                    }
+                }
+            }
+        }
+        found
+    }
+
     /// Notes that a setting without a default is missing, unless it is there.
     pub fn required<T>(&mut self, setting: &'static str, value: Option<T>) -> Option<T> {
         let said = self
@@ -320,6 +362,24 @@ mod tests {
         assert_eq!(reader.parsed_list::<u8>("b"), None);
         let mistakes = reader.finish(|| Some(())).unwrap_err();
         assert_eq!(mistakes.list.len(), 3, "{mistakes}");
+    }
+
+    #[test]
+    fn tables_are_read_one_by_one_and_their_mistakes_say_which() {
+        let text = "[[a]]\nb = '1'\n[[a]]\nb = 'x'\nc = 1\n[[a]]\n";
+        let mut reader = Reader::new("c.toml", text, Vec::new());
+        let read = |reader: &mut Reader| {
+            let b = reader.parsed::<u8>("b");
+            reader.required("b", b)
+        };
+        assert_eq!(reader.tables("a", read), [1]);
+        assert!(reader.tables("none", read).is_empty());
+        let mistakes = reader.finish(|| Some(())).unwrap_err();
+        let named: Vec<_> = mistakes.list.iter().map(|it| it.setting.as_str()).collect();
+        assert_eq!(named, ["a[2].b", "a[2].c", "a[3].b"]);
+        let mut reader = Reader::new("c.toml", "a = [1]", Vec::new());
+        assert!(reader.tables("a", read).is_empty());
+        assert!(reader.finish(|| Some(())).is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub struct Grpcurl {
     address: SocketAddr,
     ca_file: PathBuf,
     key: Option<String>,
+    certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// What a refused call says.
@@ -39,6 +40,7 @@ impl Grpcurl {
             address,
             ca_file: ca_file.to_owned(),
             key: None,
+            certificate: None,
         }
     }
 
@@ -46,6 +48,13 @@ impl Grpcurl {
     #[must_use]
     pub fn with_key(mut self, key: &str) -> Self {
         self.key = Some(key.to_owned());
+        self
+    }
+
+    /// The same with a client certificate: files with it and with its private key, in PEM.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: &Path, key: &Path) -> Self {
+        self.certificate = Some((certificate.to_owned(), key.to_owned()));
         self
     }
 
@@ -126,6 +135,9 @@ impl Grpcurl {
             command
                 .arg("-H")
                 .arg(format!("authorization: Bearer {key}"));
+        }
+        if let Some((certificate, key)) = &self.certificate {
+            command.arg("-cert").arg(certificate).arg("-key").arg(key);
         }
         command.args(flags).arg(self.address.to_string());
         run(command.args(method), input)

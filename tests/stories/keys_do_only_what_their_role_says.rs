@@ -1,9 +1,9 @@
 //! API keys with roles and accounts: each does what the table of rules gives it and nothing else, over
 //! every method that reflection tells of. A key that has expired or was revoked does nothing, also in a
 //! stream that it began; too many calls, and too many wrong keys, are told when to come again. No key
-//! is in the store or in the log.
+//! is in the store or in the log. Client certificates do what the configuration says of them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use countersign_control_plane::{
     auth::{Needs, TABLE},
@@ -11,7 +11,9 @@ use countersign_control_plane::{
 };
 use countersign_proto::v1::{SubmitDeliveriesRequest, SubmitDeliveryRequest};
 use countersign_tests::{
+    authority::{Authority, Leaf, NOW},
     client,
+    folder::Folder,
     grpcurl::{Grpcurl, Refusal},
     setting::Setting,
     wait::{PATIENCE, wait_until},
@@ -296,4 +298,69 @@ fn who_calls_too_often_or_with_wrong_keys_is_told_when_to_come_again() {
     assert_eq!(reasons[3], "TOO_MANY_FAILED_ATTEMPTS");
     // The administrator has been here before.
     list(&setting.api()).unwrap();
+}
+
+#[test]
+fn client_certificates_do_what_the_configuration_says_of_them() {
+    let folder = Folder::new("client-certificates-files");
+    let (ours, others) = (Authority::new("Ours"), Authority::new("Others"));
+    let rules = [
+        ("ours.pem", &ours, "spiffe://bank.example/billing", "sender"),
+        ("others.pem", &others, "CN=auditor-*", "auditor"),
+    ];
+    let mut toml = String::new();
+    for (file, authority, identity, role) in rules {
+        let path = folder.join(file);
+        fs::write(&path, authority.pem()).unwrap();
+        toml += &format!(
+            "[[access.clients]]\nca_file = '{}'\nidentity = '{identity}'\nroles = ['{role}']\n\
+             accounts = ['accounts/acme']\n",
+            path.display()
+        );
+    }
+    let setting = Setting::with("client-certificates", &toml, "info");
+    let (acme, globex) = (setting.account("acme"), setting.account("globex"));
+    let mine = setting.destination(&acme, "orders", URL, "");
+    let theirs = setting.destination(&globex, "orders", URL, "");
+    let with = |leaf: Leaf, name: &str| {
+        let files = [("pem", leaf.pem()), ("key", leaf.key_pem())].map(|(end, text)| {
+            let path = folder.join(format!("{name}.{end}"));
+            fs::write(&path, text).unwrap();
+            path
+        });
+        let anonymous = setting.control_plane.anonymous_api();
+        anonymous.with_certificate(&files[0], &files[1])
+    };
+    let submit = |caller: &Grpcurl, destination: &str| {
+        let request = json!({"destination": destination, "payload": "e30="});
+        caller.call("DeliveryService/SubmitDelivery", &request)
+    };
+    let billing = "spiffe://bank.example/billing";
+    let sender = with(ours.client("billing", billing, NOW), "sender");
+    submit(&sender, &mine).unwrap();
+    let refusal = submit(&sender, &theirs).unwrap_err();
+    assert_denied(&refusal, "ACCOUNT_REFUSED", "another account");
+    assert!(refusal.message.contains(billing), "{refusal:?}");
+    let auditor = others.client("auditor-7", "spiffe://bank.example/x", NOW);
+    let auditor = with(auditor, "auditor");
+    auditor.ok("DeliveryService/ListDeliveries", &json!({"parent": acme}));
+    assert_denied(
+        &submit(&auditor, &mine).unwrap_err(),
+        "ROLE_REFUSED",
+        "an auditor",
+    );
+
+    // The other authority can't give out this one's identities, and a key goes before a certificate.
+    let forged = with(others.client("billing", billing, NOW), "forged");
+    let refusal = submit(&forged, &mine).unwrap_err();
+    assert_eq!(refusal.reason(), "API_KEY_REFUSED");
+    let wrong_key = sender.clone().with_key("csk_nobody.AAAA");
+    assert!(submit(&wrong_key, &mine).is_err());
+    submit(
+        &forged.with_key(&setting.control_plane.admin_key()),
+        &theirs,
+    )
+    .unwrap();
+    // Who has no certificate is let in by a key as before.
+    setting.api().ok("AccountService/ListAccounts", &json!({}));
 }

@@ -14,6 +14,8 @@ use crate::auth::Principal;
 pub struct Peer {
     /// Which agent it is, if it has presented an identity certificate of ours.
     pub agent: Option<AgentName>,
+    /// Which principal it is, by its client certificate.
+    pub client: Option<Arc<Principal>>,
     /// Its address.
     pub address: Option<IpAddr>,
 }

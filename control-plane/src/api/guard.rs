@@ -136,6 +136,10 @@ impl Guard {
         let header = request.headers().get(AUTHORIZATION);
         let header = header.and_then(|value| value.to_str().ok());
         let peer = request.extensions().get::<Peer>();
+        let client = peer.and_then(|peer| peer.client.as_ref());
+        if let (None, Some(client)) = (request.headers().get(AUTHORIZATION), client) {
+            return self.still_valid(client);
+        }
         let address = peer.and_then(|peer| peer.address);
         let refused = match self.keys.authenticate(header, address.map(Into::into)) {
             Ok(principal) => return Ok(principal),
@@ -146,6 +150,15 @@ impl Guard {
             Refused::Key => status::no_key(),
             Refused::TooManyFailures(wait) => status::too_many_failures(wait),
         })
+    }
+
+    /// A connection outlives the certificate that it was made with.
+    fn still_valid(&self, client: &Arc<Principal>) -> Result<Arc<Principal>, Status> {
+        if client.is_valid(self.keys.now()) {
+            return Ok(Arc::clone(client));
+        }
+        self.metrics.authentication_failures.inc();
+        Err(status::certificate_expired(&client.name))
     }
 
     fn denied(&self, denied: Denied) -> Status {

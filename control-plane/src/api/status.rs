@@ -43,8 +43,14 @@ fn status_with_retry(code: Code, reason: &str, message: String, wait: Duration) 
 }
 
 pub(super) fn no_key() -> Status {
-    let text = "no valid API key: send the header 'authorization: Bearer <API key>'";
+    let text = "no valid API key: send the header 'authorization: Bearer <API key>', or connect with a \
+                client certificate that the configuration names";
     status(Code::Unauthenticated, "API_KEY_REFUSED", text)
+}
+
+pub(super) fn certificate_expired(client: &str) -> Status {
+    let text = format!("the certificate of {client} has expired: connect with a new one");
+    status(Code::Unauthenticated, "CLIENT_CERTIFICATE_EXPIRED", text)
 }
 
 pub(super) fn own_key(name: &ApiKeyName) -> Status {

@@ -25,12 +25,15 @@ use self::{
 };
 use crate::{
     alerts::Watchman,
-    auth::{ApiKeys, Rules, RulesError},
+    api::Peer,
+    auth::{ApiKeys, Clients, ClientsError, Rules, RulesError},
     bootstrap::{self, Opened, StartError},
+    ca,
     config::Config,
     deliveries::{Recount, Release, Retention},
     dispatch::Dispatcher,
-    http, listen,
+    http,
+    listen::{self, Recognise},
     metrics::Metrics,
     rotation::Reconciler,
 };
@@ -63,6 +66,9 @@ pub enum AppError {
     /// The table of roles and methods does not fit the API.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// Client certificates can't be let in.
+    #[error(transparent)]
+    Clients(#[from] ClientsError),
     /// A task failed that the process can't do without.
     #[error("{0}")]
     Task(String),
@@ -191,18 +197,24 @@ async fn start(
     };
     let (health, health_service) = health::Health::new(Arc::clone(&opened.store));
 
-    let api_tls = listen::tls_config(Arc::clone(&certificate), None)?;
+    let clients = Clients::load(&access.clients, access.calls_per_second)?;
+    let api_tls = listen::tls_config(Arc::clone(&certificate), clients.authorities())?;
     let agent_authority = CertificateDer::from(opened.agents.authority.anchor.clone());
-    let agents_tls = listen::tls_config(Arc::clone(&certificate), Some(agent_authority))?;
+    let agents_tls = listen::tls_config(Arc::clone(&certificate), &[agent_authority])?;
     let api_connections = listen::accept(
         "API listener",
         api,
         api_tls,
-        Arc::clone(&trust_domain),
+        clients_of(clients, Arc::clone(&services.session.attach.clock)),
         tasks,
     );
-    let agent_connections =
-        listen::accept("agents' listener", agents, agents_tls, trust_domain, tasks);
+    let agent_connections = listen::accept(
+        "agents' listener",
+        agents,
+        agents_tls,
+        agents_of(trust_domain),
+        tasks,
+    );
 
     let stop = tasks.shutdown();
     tasks.spawn(
@@ -281,6 +293,24 @@ async fn start(
         version = countersign_shared::VERSION, "control plane is up"
     );
     Ok(listeners)
+}
+
+/// Who calls the API, by client certificate.
+fn clients_of(clients: Clients, clock: Arc<dyn Clock>) -> Recognise {
+    Arc::new(move |chain| Peer {
+        client: clients.identify(chain, clock.now()),
+        ..Peer::default()
+    })
+}
+
+/// Which agent calls, by its identity.
+fn agents_of(trust_domain: Arc<str>) -> Recognise {
+    Arc::new(move |chain| Peer {
+        agent: chain
+            .first()
+            .and_then(|leaf| ca::identity_of(&trust_domain, leaf)),
+        ..Peer::default()
+    })
 }
 
 async fn bind(

@@ -1,17 +1,18 @@
 //! Principals: who makes a call, once that is proved.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{name::Id, time::Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::rate::Bucket;
-use crate::model::{ApiKey, Role, Scope};
+use crate::model::{ApiKey, ClientRule, Role, Scope};
 
 /// Who makes a call. Resolved once a call, and in the request's extensions as `Arc<Principal>`.
 #[derive(Debug)]
 pub struct Principal {
-    /// As it is called in logs and answers: `apiKeys/{key}`. Not secret.
+    /// As it is called in logs and answers: `apiKeys/{key}`, or `clients/` and what its certificate
+    /// says. Not secret.
     pub name: String,
     /// The key's id; `None` when it is no key.
     pub api_key: Option<Id>,
@@ -23,7 +24,7 @@ pub struct Principal {
     pub ended: CancellationToken,
     /// From when on it is let in no longer.
     expires_at: Option<Timestamp>,
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
 }
 
 impl Principal {
@@ -36,7 +37,27 @@ impl Principal {
             scope: key.scope.clone(),
             ended: CancellationToken::new(),
             expires_at: key.expires_at,
-            bucket: Bucket::per_second(key.calls_per_second.unwrap_or(calls_per_second)),
+            bucket: Arc::new(Bucket::per_second(
+                key.calls_per_second.unwrap_or(calls_per_second),
+            )),
+        }
+    }
+
+    /// Whoever has a client certificate for `identity`, until that ends.
+    pub(super) fn of_client(
+        identity: &str,
+        rule: &ClientRule,
+        not_after: Timestamp,
+        bucket: Arc<Bucket>,
+    ) -> Self {
+        Self {
+            name: format!("clients/{identity}"),
+            api_key: None,
+            roles: rule.roles.clone(),
+            scope: rule.scope.clone(),
+            ended: CancellationToken::new(),
+            expires_at: Some(not_after),
+            bucket,
         }
     }
 

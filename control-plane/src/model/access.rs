@@ -1,4 +1,6 @@
-//! API keys: what may call the API, in which roles, for which accounts.
+//! Who may call the API: keys and client certificates, in which roles, for which accounts.
+
+use std::{path::PathBuf, str::FromStr};
 
 use countersign_shared::{
     name::{AccountName, Id},
@@ -102,6 +104,63 @@ impl ApiKey {
     }
 }
 
+/// What a client certificate has to say: `spiffe://…`, its only URI, or `CN=…`, its only common name. A
+/// `*`, of which there may be one, stands for any characters but `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientIdentity {
+    /// The whole URI.
+    Spiffe(String),
+    /// Without `CN=`.
+    CommonName(String),
+}
+
+impl ClientIdentity {
+    /// Whether `text`, of the same kind, fits.
+    pub fn fits(&self, text: &str) -> bool {
+        let (Self::Spiffe(pattern) | Self::CommonName(pattern)) = self;
+        match pattern.split_once('*') {
+            None => text == pattern,
+            Some((start, end)) => text
+                .strip_prefix(start)
+                .and_then(|rest| rest.strip_suffix(end))
+                .is_some_and(|between| !between.is_empty() && !between.contains('/')),
+        }
+    }
+}
+
+impl FromStr for ClientIdentity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let identity = match text.strip_prefix("CN=") {
+            Some(name) if !name.is_empty() => Self::CommonName(name.to_owned()),
+            None if text.len() > "spiffe://".len() && text.starts_with("spiffe://") => {
+                Self::Spiffe(text.to_owned())
+            }
+            _ => return Err("is neither 'spiffe://…' nor 'CN=…'".to_owned()),
+        };
+        match text.matches('*').count() {
+            0 | 1 => Ok(identity),
+            _ => Err("has more than one '*'".to_owned()),
+        }
+    }
+}
+
+/// Client certificates that may call the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientRule {
+    /// Certificates of the authorities that sign them, in PEM.
+    pub ca_file: PathBuf,
+    /// What they say.
+    pub identity: ClientIdentity,
+    /// What they may do.
+    pub roles: Vec<Role>,
+    /// For which accounts.
+    pub scope: Scope,
+    /// Most calls a second, of all of them together; `None`: as configured for all.
+    pub calls_per_second: Option<u32>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +188,36 @@ mod tests {
         ] {
             assert!(!scope.covers(other), "{other}");
             assert!(Scope::All.covers(other));
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_something_within_one_part_of_an_identity() {
+        let fits =
+            |pattern: &str, text: &str| pattern.parse::<ClientIdentity>().unwrap().fits(text);
+        assert!(fits("CN=robot", "robot") && fits("CN=robot-*", "robot-1"));
+        assert!(fits("spiffe://a/*/billing", "spiffe://a/eu/billing"));
+        for (pattern, text) in [
+            ("CN=robot", "robots"),
+            ("CN=robot-*", "robot-"),
+            ("CN=robot-*", "xrobot-1"),
+            ("CN=a*a", "a"),
+            ("spiffe://a/*", "spiffe://a/b/c"),
+            ("spiffe://a/*/billing", "spiffe://a/billing"),
+            ("spiffe://a/*", "spiffe://ab/c"),
+        ] {
+            assert!(!fits(pattern, text), "{pattern} {text}");
+        }
+        for bad in [
+            "",
+            "CN=",
+            "spiffe://",
+            "https://a/b",
+            "robot",
+            "CN=*-*",
+            "*",
+        ] {
+            assert!(bad.parse::<ClientIdentity>().is_err(), "{bad}");
         }
     }
 

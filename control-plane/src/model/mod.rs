@@ -9,7 +9,7 @@ mod delivery;
 mod rotation;
 mod tenant;
 
-pub use access::{ApiKey, ApiKeyHash, Role, Scope};
+pub use access::{ApiKey, ApiKeyHash, ClientIdentity, ClientRule, Role, Scope};
 pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
 pub use alert::{Alert, AlertCause, AlertSeverity, Evidence, Expiring, Finding, Shown};
 pub use certificate::{
