@@ -16,6 +16,10 @@ const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long the one before is kept unless something else is configured: a day.
 const CLIENT_GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// Calls a second of one principal unless something else is configured: a bound for one that runs wild,
+/// over twice of what two cores accept.
+const CALLS_PER_SECOND: u32 = 50_000;
+
 /// Largest payload that an installation can be configured to take.
 pub const MAX_PAYLOAD_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -344,7 +348,7 @@ fn access(reader: &mut Reader) -> Access {
             .unwrap_or(default)
     };
     Access {
-        calls_per_second: number("access.calls_per_second", 1_000_000, 20_000),
+        calls_per_second: number("access.calls_per_second", 1_000_000, CALLS_PER_SECOND),
         failed_attempts_per_minute: number("access.failed_attempts_per_minute", 1_000_000, 10),
         clients: reader.tables("access.clients", client),
     }

@@ -145,6 +145,22 @@ fn what_is_no_token_is_said_to_be_none() {
 }
 
 #[test]
+fn who_tries_tokens_is_soon_no_longer_listened_to() {
+    let toml = "[access]\nfailed_attempts_per_minute = 2\n";
+    let setting = Setting::with("token-tries", toml, "info");
+    let good = setting.join_token("one");
+    let (start, secret) = good.split_once('.').unwrap();
+    let (secret, end) = secret.split_once('.').unwrap_or((secret, ""));
+    let made_up = [start, &"A".repeat(secret.len()), end].join(".");
+    let made_up = made_up.trim_end_matches('.');
+    for says in ["token", "token", "too many"] {
+        assert_refused(&enroll_as(&setting, "edge-1", made_up), says);
+    }
+    assert_refused(&enroll_as(&setting, "edge-1", &good), "too many");
+    assert!(agents(&setting).is_empty());
+}
+
+#[test]
 fn a_token_of_another_control_plane_is_recognised() {
     let setting = Setting::new("token-ours");
     let other = Setting::new("token-theirs");

@@ -1,14 +1,28 @@
 //! EnrollmentService, for agents.
 
+use std::sync::Arc;
+
 use countersign_proto::v1::{self, enrollment_service_server::EnrollmentService};
 use tonic::{Request, Response, Status};
 
-use super::{authenticate, status, violations::Violations};
-use crate::agents::Agents;
+use super::{
+    authenticate::{self, Peer},
+    status,
+    violations::Violations,
+};
+use crate::{
+    agents::{Agents, EnrollError},
+    auth::{Attempts, Source},
+};
 
 /// EnrollmentService over [`Agents`].
 #[derive(Clone)]
-pub struct EnrollmentApi(pub Agents);
+pub struct EnrollmentApi {
+    /// Enrolls and renews.
+    pub agents: Agents,
+    /// Failed attempts at join tokens.
+    pub attempts: Arc<Attempts>,
+}
 
 #[tonic::async_trait]
 impl EnrollmentService for EnrollmentApi {
@@ -16,6 +30,12 @@ impl EnrollmentService for EnrollmentApi {
         &self,
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let source: Option<Source> = peer.and_then(|peer| peer.address).map(Into::into);
+        if let Some(source) = source {
+            let checked = self.attempts.check(source, self.agents.clock.now());
+            checked.map_err(status::too_many_failures)?;
+        }
         let request = request.into_inner();
         let mut violations = Violations::default();
         if request.agent_id.is_empty() {
@@ -23,15 +43,12 @@ impl EnrollmentService for EnrollmentApi {
         }
         let id = violations.optional_id("agent_id", &request.agent_id);
         let id = violations.finish(id)?;
-        let enrolled = self
-            .0
-            .enroll(
-                &request.token,
-                id.into(),
-                &request.certificate_signing_request,
-            )
-            .await
-            .map_err(status::enroll)?;
+        let csr = &request.certificate_signing_request;
+        let enrolled = self.agents.enroll(&request.token, id.into(), csr).await;
+        if let (Err(EnrollError::Token(_)), Some(source)) = (&enrolled, source) {
+            self.attempts.failed(source, self.agents.clock.now());
+        }
+        let enrolled = enrolled.map_err(status::enroll)?;
         let region = enrolled.agent.region.as_ref();
         Ok(Response::new(v1::EnrollResponse {
             agent: enrolled.agent.name.to_string(),
@@ -47,7 +64,7 @@ impl EnrollmentService for EnrollmentApi {
         let agent = authenticate::agent(&request)?;
         let request = request.into_inner().certificate_signing_request;
         let renewed = self
-            .0
+            .agents
             .renew(&agent, &request)
             .await
             .map_err(status::enroll)?;

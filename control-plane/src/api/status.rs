@@ -60,7 +60,7 @@ pub(super) fn own_key(name: &ApiKeyName) -> Status {
 
 pub(super) fn too_many_failures(wait: Duration) -> Status {
     let text = format!(
-        "too many calls with wrong API keys came from this address: try again in {} s",
+        "too many calls with wrong keys or tokens came from this address: try again in {} s",
         wait.as_secs() + 1
     );
     let code = Code::ResourceExhausted;

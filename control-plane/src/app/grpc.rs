@@ -30,7 +30,7 @@ use crate::{
         AccessApi, AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, CertificateApi,
         DeliveryApi, DestinationApi, EnrollmentApi, Guard,
     },
-    auth::{ApiKeys, Rules},
+    auth::{ApiKeys, Attempts, Rules},
     bootstrap::Opened,
     bundles::Bundles,
     config::Config,
@@ -237,7 +237,10 @@ impl Services {
                 alerts,
                 tasks: tasks.clone(),
             },
-            enrollment: EnrollmentApi(agents),
+            enrollment: EnrollmentApi {
+                agents,
+                attempts: Arc::new(Attempts::new(config.access.failed_attempts_per_minute)),
+            },
             session: AgentSessionApi {
                 attach,
                 settle,
