@@ -107,11 +107,12 @@ impl Fleet {
             kept_back: active.is_none(),
             refused: None,
         };
-        if of_active.refuses_client_certificate()
-            && let Some(fallback) = held.fallback.as_ref().filter(usable)
-        {
+        let goes_on = of_active.refuses_client_certificate()
+            || of_active == FailureClass::ClientIdentityForbidden;
+        if goes_on && let Some(fallback) = held.fallback.as_ref().filter(usable) {
             let class = judge(fallback);
-            if !class.refuses_client_certificate() {
+            if class.accepts_client_certificate() && class != FailureClass::ClientIdentityForbidden
+            {
                 shown.class = class;
                 shown.kept_back = false;
                 shown.presented = Some(fallback.version);

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     model::{
         AlertCause, AuthorityOwner, AuthorityState, ClientCertificateState as State, HeldUp,
-        KeyAlgorithm, RevocationReason, Sealed, SigningSecret, TrustModel, TrustState,
+        KeyAlgorithm, RevocationReason, Sealed, Shown, SigningSecret, TrustModel, TrustState,
     },
     store::NewDestination,
 };
@@ -350,6 +350,7 @@ impl Simulation {
         let destination = self.run().store.destination_by_key(key).await.unwrap();
         let evidence = evidence(&destination, shown);
         self.run().rotations.take_in(&evidence).await.unwrap();
+        self.probed_before(at, &shown, now);
         if shown.class == FailureClass::Delivered {
             return;
         }
@@ -376,6 +377,26 @@ impl Simulation {
         assert!(
             !well,
             "{name} at {now}: {shown:?} in a world that is well: {view:#?}"
+        );
+    }
+
+    /// What is refused in a delivery would have been refused in the probe before it was presented,
+    /// unless the receiver's probes tell nothing.
+    fn probed_before(&self, at: usize, shown: &Shown, now: Timestamp) {
+        use FailureClass::{ClientCertificateRejected, ClientIdentityForbidden};
+        let Some((version, ClientCertificateRejected | ClientIdentityForbidden)) = shown.refused
+        else {
+            return;
+        };
+        let world = self.run().fleet.world();
+        let receiver = &world.receivers[at];
+        let mut stubborn = receiver.stubborn.iter();
+        let tells_nothing = receiver.forbids_probes
+            || stubborn.any(|(.., how)| *how == Stubborn::RefusesDeliveries);
+        let name = &receiver.name;
+        assert!(
+            tells_nothing,
+            "{name} at {now}: {version} was presented untried: {shown:?}"
         );
     }
 
@@ -518,6 +539,16 @@ impl Simulation {
                 expected.is_none_or(|it| it == stuck),
                 "{name} at {now}: {view:#?}"
             );
+            let mut retiring = view.certificates.iter();
+            let retiring = retiring.find(|it| it.state == State::Retiring);
+            let since = retiring.and_then(|it| it.replaced_at);
+            let long = since.filter(|since| since.plus(GONE + DAY) < now);
+            let place = self.run().fleet.world().places[&name];
+            let well = |since| !self.run().fleet.world().troubled(place, since, now);
+            assert!(
+                !long.is_some_and(well),
+                "{name} at {now} keeps the one before for ever: {view:#?}"
+            );
             let waits = matches!(held_up, Some((HeldUp::UploadNeeded, _)));
             assert_eq!(needed, waits, "{name} at {now}: {view:#?}");
             let at = self.run().fleet.world().places[&name];
@@ -529,8 +560,14 @@ impl Simulation {
         }
     }
 
-    /// Every alert of the year had a cause while it was open, and each cause one alert.
+    /// Every alert of the year had a cause while it was open, and each cause one alert. The authority
+    /// that was rotated has one generation, the second, unless a receiver refuses it to the end.
     async fn look_back(&mut self, count: usize) {
+        let rotated = self.run().authorities.rotation(&owner("rotated")).await;
+        let rotated = rotated.unwrap();
+        let mut trust = rotated.trust.iter();
+        let refused = trust.any(|it| matches!(it, (TrustState::ProbedRefused, 1..)));
+        assert!(rotated.phase == Phase::Stable || refused, "{rotated:?}");
         let mut before = None;
         let mut all = Vec::new();
         loop {

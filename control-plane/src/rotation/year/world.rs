@@ -89,7 +89,7 @@ pub(super) struct Receiver {
     /// Which generations it trusts since when.
     trusts: Vec<(Timestamp, Vec<u32>)>,
     /// Answers 403 to every request of a probe.
-    forbids_probes: bool,
+    pub(super) forbids_probes: bool,
     /// What was presented when it became stubborn.
     pub(super) last_good: Option<Seen>,
 }
