@@ -201,6 +201,8 @@ fn configuration(folder: &Path, server: &TestCertificate, port: u16) -> String {
         r#"
 daemon off;
 worker_processes 1;
+# A connection that never carried a request is not idle to nginx, which would wait a minute for one.
+worker_shutdown_timeout 3s;
 {user}
 pid {folder}/nginx.pid;
 events {{ worker_connections 512; }}
