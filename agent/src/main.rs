@@ -12,6 +12,9 @@ struct CommandLine {
     arguments: countersign_agent::command::Arguments,
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     countersign_agent::command::run(CommandLine::parse().arguments)
 }

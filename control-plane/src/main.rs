@@ -20,6 +20,9 @@ struct Cli {
     arguments: Arguments,
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     run(Cli::parse().arguments)
 }

@@ -11,7 +11,7 @@ use countersign_shared::{job::LeaseId, outcome::Outcome};
 use tokio::time::Instant;
 
 /// How long an acknowledgement may take before the outcome is journaled.
-const GRACE: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_millis(250);
 /// Most outcomes in one write.
 const BATCH: usize = 1024;
 

@@ -11,10 +11,10 @@ use countersign_shared::{
     },
 };
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll};
 
 use super::{authenticate, page, status, violations::Violations};
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
 const MAX_TYPE: usize = 200;
 /// How many submissions of one stream may be on their way to the disk at once.
 const STREAM_WINDOW: usize = 1024;
+/// How many go there together at most, when so many have come.
+const STREAM_BATCH: usize = 64;
 
 /// DeliveryService over [`Submit`], [`ByHand`] and the store.
 #[derive(Clone)]
@@ -179,14 +181,20 @@ impl DeliveryService for DeliveryApi {
     }
 }
 
-/// One SubmitDeliveries stream: each message is on its way to the disk by itself, so that one commit
-/// takes many; at most [`STREAM_WINDOW`] at once.
+/// One SubmitDeliveries stream. What has come by the time it is looked at goes to the disk together,
+/// and nothing waits for company; at most [`STREAM_WINDOW`] submissions are on their way at once.
 struct SubmissionStream {
     submit: Submit,
     caller: Arc<Principal>,
     tasks: Tasks,
     window: Arc<Semaphore>,
     answers: mpsc::Sender<Result<v1::SubmitDeliveriesResponse, Status>>,
+}
+
+/// A message of the stream, as far as it is a submission of the caller's.
+struct Taken {
+    sequence: i64,
+    submission: Result<Submission, Status>,
 }
 
 impl SubmissionStream {
@@ -206,21 +214,63 @@ impl SubmissionStream {
                 let _ = self.answers.send(Err(status::no_key())).await;
                 return Ok(());
             }
-            let permitted = permitted(&self.caller, &message, now);
-            // Never closed.
-            let Ok(slot) = Arc::clone(&self.window).acquire_owned().await else {
-                return Ok(());
+            let mut batch = vec![self.take(message, now)];
+            let end = loop {
+                if batch.len() == STREAM_BATCH {
+                    break None;
+                }
+                match arrived(&mut messages).await {
+                    Some(Ok(message)) => batch.push(self.take(message, now)),
+                    Some(Err(error)) => break Some(Err(error)),
+                    None => break None,
+                }
             };
-            let (submit, answers) = (self.submit.clone(), self.answers.clone());
-            self.tasks.spawn("submission", OnFailure::Log, async move {
-                let answer = answer(&submit, permitted, message).await;
-                // A sender that went away repeats what it got no answer for.
-                let _ = answers.send(Ok(answer)).await;
-                drop(slot);
-                Ok::<_, Status>(())
-            });
+            self.send(batch).await;
+            if let Some(end) = end {
+                return end;
+            }
         }
     }
+
+    fn take(&self, message: v1::SubmitDeliveriesRequest, now: Timestamp) -> Taken {
+        let permitted = permitted(&self.caller, &message, now);
+        let delivery = message.delivery.unwrap_or_default();
+        Taken {
+            sequence: message.sequence,
+            submission: permitted.and_then(|()| submission(delivery)),
+        }
+    }
+
+    /// Hands submissions to the disk and leaves the answers to a task.
+    async fn send(&self, batch: Vec<Taken>) {
+        let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        // Never closed, and never asked for more than there is.
+        let Ok(slots) = Arc::clone(&self.window).acquire_many_owned(count).await else {
+            return;
+        };
+        let (submit, answers) = (self.submit.clone(), self.answers.clone());
+        self.tasks.spawn("submissions", OnFailure::Log, async move {
+            for answer in answer_all(&submit, batch).await {
+                // A sender that went away repeats what it got no answer for.
+                let _ = answers.send(Ok(answer)).await;
+            }
+            drop(slots);
+            Ok::<_, Status>(())
+        });
+    }
+}
+
+/// The next message if it is there already, or why there will be none; `None` when it is not yet
+/// there, or the stream has ended, which the next look tells.
+async fn arrived(
+    messages: &mut Streaming<v1::SubmitDeliveriesRequest>,
+) -> Option<Result<v1::SubmitDeliveriesRequest, Status>> {
+    let mut messages = std::pin::Pin::new(messages);
+    std::future::poll_fn(|context| match messages.as_mut().poll_next(context) {
+        Poll::Ready(message) => Poll::Ready(message),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Whether `caller` may submit this message of its stream now.
@@ -239,17 +289,33 @@ fn permitted(
     Err(status::denied(&Denied::Account(caller.name.clone())))
 }
 
-async fn answer(
-    submit: &Submit,
-    permitted: Result<(), Status>,
-    message: v1::SubmitDeliveriesRequest,
-) -> v1::SubmitDeliveriesResponse {
+async fn answer_all(submit: &Submit, batch: Vec<Taken>) -> Vec<v1::SubmitDeliveriesResponse> {
+    let mut refused = Vec::with_capacity(batch.len());
+    let mut submissions = Vec::with_capacity(batch.len());
+    for Taken {
+        sequence,
+        submission,
+    } in batch
+    {
+        let status = submission.map(|submission| submissions.push(submission));
+        refused.push((sequence, status.err()));
+    }
+    let mut answers = submit.submit_all(submissions).await.into_iter();
+    let answers = refused.into_iter().map(|(sequence, refused)| {
+        let accepted = match refused {
+            Some(status) => Err(status),
+            None => match answers.next() {
+                Some(answer) => answer.map_err(status::submit),
+                None => Err(Status::internal("no answer to a submission")),
+            },
+        };
+        answer(sequence, accepted)
+    });
+    answers.collect()
+}
+
+fn answer(sequence: i64, accepted: Result<Delivery, Status>) -> v1::SubmitDeliveriesResponse {
     use v1::submit_deliveries_response::Result as Answer;
-    let delivery = message.delivery.unwrap_or_default();
-    let accepted = match permitted.and_then(|()| submission(delivery)) {
-        Ok(submission) => submit.submit(submission).await.map_err(status::submit),
-        Err(status) => Err(status),
-    };
     let result = match accepted {
         Ok(delivery) => Answer::Name(delivery_resource(&delivery)),
         Err(status) => Answer::Error(v1::SubmitError {
@@ -260,7 +326,7 @@ async fn answer(
         }),
     };
     v1::SubmitDeliveriesResponse {
-        sequence: message.sequence,
+        sequence,
         result: Some(result),
     }
 }

@@ -11,7 +11,7 @@ use countersign_shared::{
 };
 use thiserror::Error;
 
-use super::{Backlog, Full};
+use super::{Backlog, Full, Place};
 use crate::{
     metrics::Metrics,
     model::{Delivery, NewDelivery, RequestKey},
@@ -76,14 +76,53 @@ pub struct Submit {
     pub max_payload: usize,
 }
 
+/// What is in the way of a submission, or its place in the backlog while the store has it.
+type Entered = Result<(Place, DeliveryId), SubmitError>;
+
 impl Submit {
     /// Accepts one delivery. When this answers, it is on disk.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing was stored then.
     pub async fn submit(&self, submission: Submission) -> Result<Delivery, SubmitError> {
-        let result = self.accept(submission).await;
-        match &result {
+        let answer = self.submit_all(vec![submission]).await.pop();
+        answer.unwrap_or_else(|| Err(unanswered().into()))
+    }
+
+    /// Accepts deliveries under one commit, each by itself: those that are accepted are on disk when
+    /// this answers. The answers are in the order of the submissions.
+    pub async fn submit_all(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Vec<Result<Delivery, SubmitError>> {
+        let mut entered: Vec<Entered> = Vec::with_capacity(submissions.len());
+        let mut ready = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            entered.push(self.enter(submission).await.map(|(mut place, new)| {
+                place.on_its_way();
+                let id = new.id;
+                ready.push(new);
+                (place, id)
+            }));
+        }
+        let stored = match ready.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.store.submit_all(ready).await,
+        };
+        let mut stored = stored.map(Vec::into_iter);
+        let answers = entered.into_iter().map(|entered| {
+            let (place, id) = entered?;
+            let answer = match &mut stored {
+                Ok(answers) => answers.next().unwrap_or_else(|| Err(unanswered())),
+                Err(error) => Err(error.clone()),
+            };
+            conclude(place, id, answer)
+        });
+        answers.inspect(|answer| self.tell(answer)).collect()
+    }
+
+    fn tell(&self, answer: &Result<Delivery, SubmitError>) {
+        match answer {
             Ok(delivery) => {
                 self.metrics.accepted.inc();
                 if let Some(at) = delivery.due_at {
@@ -94,10 +133,10 @@ impl Submit {
                 self.metrics.refused.inc();
             }
         }
-        result
     }
 
-    async fn accept(&self, submission: Submission) -> Result<Delivery, SubmitError> {
+    /// Finds room for a submission and seals it.
+    async fn enter(&self, submission: Submission) -> Result<(Place, NewDelivery), SubmitError> {
         let size = submission.payload.len();
         let too_large = SubmitError::TooLarge {
             size,
@@ -107,7 +146,7 @@ impl Submit {
             Ok(payload_size) if size <= self.max_payload => payload_size,
             _ => return Err(too_large),
         };
-        let mut place = self.backlog.enter(&submission.destination, payload_size)?;
+        let place = self.backlog.enter(&submission.destination, payload_size)?;
         let now = self.clock.now();
         let id = DeliveryId::from(random::uuid_v7(now));
         let scope = format!("accounts/{}", submission.destination.account());
@@ -129,19 +168,30 @@ impl Submit {
             event_type: submission.event_type,
             accepted_at: now,
         };
-        place.on_its_way();
-        match self.store.submit(new).await {
-            Ok(delivery) if delivery.id == id => {
-                place.taken(delivery.destination_key);
-                Ok(delivery)
-            }
-            // The first delivery of a repeated request is counted already.
-            answer => {
-                place.refused();
-                Ok(answer?)
-            }
+        Ok((place, new))
+    }
+}
+
+fn conclude(
+    place: Place,
+    id: DeliveryId,
+    answer: Result<Delivery, StoreError>,
+) -> Result<Delivery, SubmitError> {
+    match answer {
+        Ok(delivery) if delivery.id == id => {
+            place.taken(delivery.destination_key);
+            Ok(delivery)
+        }
+        // The first delivery of a repeated request is counted already.
+        answer => {
+            place.refused();
+            Ok(answer?)
         }
     }
+}
+
+fn unanswered() -> StoreError {
+    StoreError::Corrupt("no answer to a submission".to_owned())
 }
 
 fn request_key(submission: &Submission) -> Option<RequestKey> {

@@ -281,8 +281,16 @@ pub trait TenantStore: Send + Sync {
 /// Deliveries, leases and attempts.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
-    /// Accepts a delivery; a repeated request answers with the first delivery.
-    async fn submit(&self, new: NewDelivery) -> Result<Delivery>;
+    /// Accepts deliveries in one transaction, each by itself: the answers are in the same order, and
+    /// one that is refused changes nothing. A repeated request answers with the first delivery.
+    ///
+    /// Fails as a whole only when nothing was accepted.
+    async fn submit_all(&self, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>>;
+    /// As [`DeliveryStore::submit_all`], for one.
+    async fn submit(&self, new: NewDelivery) -> Result<Delivery> {
+        let answer = self.submit_all(vec![new]).await?.pop();
+        answer.unwrap_or_else(|| Err(StoreError::Corrupt("no answer to a submission".to_owned())))
+    }
     /// Every destination that has unsettled deliveries, is enabled and has a client certificate, with
     /// when its first is due.
     async fn due(&self) -> Result<Vec<Due>>;

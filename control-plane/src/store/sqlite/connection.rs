@@ -34,7 +34,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     // Statement journals stay in memory: they are small, and a file for each costs more than they do.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // 64 MiB between checkpoints: each page is then written back once for many changes.
-    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
     Ok(connection)
 }
 
@@ -115,7 +115,7 @@ fn settle_in(connection: &Connection) -> Result<()> {
 
 /// Page size and auto-vacuum can be chosen only while the file is empty.
 fn create(connection: &Connection) -> Result<()> {
-    connection.pragma_update(None, "page_size", 16384)?;
+    connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     set_wal(connection)?;
     connection.execute_batch(&format!(

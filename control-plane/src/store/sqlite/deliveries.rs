@@ -17,6 +17,7 @@ use super::{
     SqliteStore, backlog, installation, leases, retention, revive,
     rows::{Column, account_key, destination_keys, execute, get, get_optional, limit, one, page},
     settle,
+    writer::Lane,
 };
 use crate::{
     model::{
@@ -28,9 +29,10 @@ use crate::{
 
 #[async_trait]
 impl DeliveryStore for SqliteStore {
-    async fn submit(&self, new: NewDelivery) -> Result<Delivery> {
-        self.write_checked(move |connection| submit(connection, &new))
-            .await
+    async fn submit_all(&self, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>> {
+        let weight = new.len();
+        let work = move |connection: &Connection| submit_all(connection, new);
+        self.writer.run(Lane::Checked(weight), work).await
     }
 
     async fn due(&self) -> Result<Vec<Due>> {
@@ -253,7 +255,16 @@ impl DeliveryStore for SqliteStore {
     }
 }
 
-fn submit(connection: &Connection, new: &NewDelivery) -> Result<Delivery> {
+/// Each answer stands for itself, but a database that fails has failed for all.
+fn submit_all(connection: &Connection, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>> {
+    let each = new.into_iter().map(|new| match submit(connection, new) {
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => Err(error),
+        answer => Ok(answer),
+    });
+    each.collect()
+}
+
+fn submit(connection: &Connection, new: NewDelivery) -> Result<Delivery> {
     let (destination, account) = destination_keys(connection, &new.destination)?;
     if let Some(id) = installation::replayed(connection, new.request.as_ref())? {
         return by_id_text(connection, &id);
@@ -285,12 +296,12 @@ fn submit(connection: &Connection, new: &NewDelivery) -> Result<Delivery> {
     }
     Ok(Delivery {
         id: new.id,
-        destination: new.destination.clone(),
+        destination: new.destination,
         destination_key: DestinationKey(destination),
         state: DeliveryState::Pending,
         payload_size: new.payload_size,
-        content_type: new.content_type.clone(),
-        event_type: new.event_type.clone(),
+        content_type: new.content_type,
+        event_type: new.event_type,
         attempt_count: 0,
         last_class: None,
         accepted_at: new.accepted_at,

@@ -84,7 +84,7 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.run(Lane::Checked, work).await
+        self.writer.run(Lane::Checked(1), work).await
     }
 
     /// As [`SqliteStore::write_checked`], ahead of everything that is not urgent.
@@ -174,7 +174,7 @@ mod tests {
         let copied = SqliteStore::open(&copy, &tasks).unwrap();
         let key = crate::store::InstallationStore::data_key(&copied, "x").await;
         assert_eq!(key.unwrap().wrapped, [1]);
-        for (pragma, expected) in [("journal_mode", "wal"), ("page_size", "16384")] {
+        for (pragma, expected) in [("journal_mode", "wal"), ("page_size", "8192")] {
             let read = move |connection: &Connection| {
                 let query = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
                 Ok(connection.query_row(&query, [], |row| row.get::<_, String>(0))?)

@@ -22,15 +22,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::readers::Reading;
 use crate::store::{Result, StoreError};
 
-/// How many pieces of work one commit takes at most.
+/// How much work one commit takes before it takes no more, in deliveries that are submitted and in
+/// pieces of any other work.
 const BATCH: usize = 256;
-/// How many may wait; beyond that, callers wait to enter.
+/// How many pieces may wait; beyond that, callers wait to enter.
 const QUEUE: usize = 4 * BATCH;
 
 /// Runs inside the transaction, or hears why there is none; gives back what to do once the commit's
 /// result is known, and why the whole batch must be taken back, if it must.
-type Work = Box<dyn FnOnce(Result<&Connection>) -> (Answer, Option<StoreError>) + Send>;
+type Run = Box<dyn FnOnce(Result<&Connection>) -> (Answer, Option<StoreError>) + Send>;
 type Answer = Box<dyn FnOnce(&Result<()>) + Send>;
+
+/// A piece of work.
+struct Work {
+    run: Run,
+    /// How much of a batch it makes up.
+    weight: usize,
+}
 
 /// What is waiting to be written.
 #[derive(Default)]
@@ -80,8 +88,8 @@ impl Queue {
 pub(super) enum Lane {
     /// In its turn, in a savepoint.
     Savepoint,
-    /// In its turn; fails only before its first change.
-    Checked,
+    /// In its turn; fails only before its first change. So many pieces in one.
+    Checked(usize),
     /// Ahead of the others; fails only before its first change. Bounded by the number of sessions, so
     /// it never waits to enter.
     Urgent,
@@ -131,11 +139,11 @@ impl Writer {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, replied) = oneshot::channel();
-        let boxed: Work = Box::new(move |begun| {
+        let run: Run = Box::new(move |begun| {
             let (result, fatal) = match (begun, lane) {
                 (Err(error), _) => (Err(error), None),
                 (Ok(connection), Lane::Savepoint) => (in_savepoint(connection, work), None),
-                (Ok(connection), Lane::Checked | Lane::Urgent) => checked(connection, work),
+                (Ok(connection), Lane::Checked(_) | Lane::Urgent) => checked(connection, work),
             };
             let answer: Answer = Box::new(move |committed| {
                 // A caller that went away no longer needs the answer.
@@ -146,7 +154,11 @@ impl Writer {
             });
             (answer, fatal)
         });
-        self.enter(lane, boxed).await?;
+        let weight = match lane {
+            Lane::Checked(weight) => weight,
+            Lane::Savepoint | Lane::Urgent => 1,
+        };
+        self.enter(lane, Work { run, weight }).await?;
         replied.await.map_err(|_| stopped())?
     }
 
@@ -178,7 +190,7 @@ fn write_until_closed(connection: &Connection, queue: &Queue) {
             }
             Err(error) => {
                 let error = StoreError::from(error);
-                answers.push(first(Err(error.clone())).0);
+                answers.push((first.run)(Err(error.clone())).0);
                 Err(error)
             }
         };
@@ -198,14 +210,15 @@ fn run_batch(
     first: Work,
     answers: &mut Vec<Answer>,
 ) -> Option<StoreError> {
-    let mut next = Some(first);
+    let (mut next, mut done) = (Some(first), 0);
     while let Some(work) = next {
-        let (answer, fatal) = work(Ok(connection));
+        done += work.weight;
+        let (answer, fatal) = (work.run)(Ok(connection));
         answers.push(answer);
         if fatal.is_some() {
             return fatal;
         }
-        next = match answers.len() < BATCH {
+        next = match done < BATCH {
             true => queue.lock().next(),
             false => None,
         };
@@ -303,7 +316,7 @@ mod tests {
         let (one, refused, two) = tokio::join!(
             writer.run(Lane::Savepoint, insert(1)),
             writer.run(Lane::Savepoint, bad),
-            writer.run(Lane::Checked, insert(2)),
+            writer.run(Lane::Checked(1), insert(2)),
         );
         assert_eq!((one, two), (Ok(1), Ok(2)));
         assert_eq!(refused, Err(StoreError::Precondition("no".to_owned())));
@@ -327,8 +340,8 @@ mod tests {
         // In one batch with the broken one it was taken back, and its caller was told.
         assert_eq!(kept, one.map_or_else(|_| vec![], |x| vec![x]));
         let (refused, two) = tokio::join!(
-            writer.run(Lane::Checked, refuses),
-            writer.run(Lane::Checked, insert(2)),
+            writer.run(Lane::Checked(1), refuses),
+            writer.run(Lane::Checked(1), insert(2)),
         );
         assert_eq!(
             (refused.is_err(), two),
@@ -353,7 +366,7 @@ mod tests {
             connection.execute("INSERT INTO child VALUES (9)", [])?;
             Ok(())
         };
-        assert!(writer.run(Lane::Checked, orphan).await.is_err());
+        assert!(writer.run(Lane::Checked(1), orphan).await.is_err());
         let next = writer.run(Lane::Savepoint, insert(3)).await;
         assert_eq!(next, Ok(3), "the next batch works");
     }
@@ -369,12 +382,12 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.busy_timeout(std::time::Duration::ZERO).unwrap();
         let (writer, _tasks) = start(connection);
-        for lane in [Lane::Savepoint, Lane::Checked, Lane::Urgent] {
+        for lane in [Lane::Savepoint, Lane::Checked(1), Lane::Urgent] {
             let error = writer.run(lane, insert(1)).await.unwrap_err();
             assert!(error.to_string().contains("locked"), "{error}");
         }
         other.execute_batch("ROLLBACK").unwrap();
-        assert_eq!(writer.run(Lane::Checked, insert(1)).await, Ok(1));
+        assert_eq!(writer.run(Lane::Checked(1), insert(1)).await, Ok(1));
     }
 
     #[test]
@@ -384,17 +397,18 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let note = |name: &'static str| -> Work {
             let order = Arc::clone(&order);
-            Box::new(move |_| {
+            let run: Run = Box::new(move |_| {
                 order.lock().unwrap().push(name);
                 (Box::new(|_| ()), None)
-            })
+            });
+            Work { run, weight: 1 }
         };
         let place = places.try_acquire_owned().unwrap();
         waiting.ordinary.push_back((note("submission"), place));
         waiting.urgent.push_back(note("lease"));
         let connection = table();
         while let Some(work) = waiting.next() {
-            drop(work(Ok(&connection)));
+            drop((work.run)(Ok(&connection)));
         }
         assert_eq!(*order.lock().unwrap(), ["lease", "submission"]);
     }
