@@ -173,6 +173,7 @@ impl Services {
             },
             sessions: Arc::clone(&sessions),
             wake: Arc::clone(&wake),
+            lease: config.lease,
             clock: Arc::clone(&clock),
         };
         let probes = Arc::new(Probes::default());

@@ -1,7 +1,7 @@
 //! An agent connects: it says what it holds, gets what differs, and leases that it no longer works
 //! under go to whoever is free.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use countersign_shared::{
     job::LeaseId,
@@ -71,6 +71,8 @@ pub struct Attach {
     pub sessions: Arc<Sessions>,
     /// Told of leases that were taken back.
     pub wake: Arc<Wake>,
+    /// How long a lease lasts.
+    pub lease: Duration,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -100,6 +102,13 @@ impl Attach {
         }
         self.send_what_differs(&session, greeting.bundles).await;
         let held = greeting.leases;
+        if !held.is_empty() {
+            // It was away and has outcomes to tell, or tells them soon: a lease that ran out meanwhile
+            // and is nobody else's yet must not go to another now.
+            let (leases, until) = (held.iter().copied().collect(), now.plus(self.lease));
+            let extended = self.store.extend(agent, leases, until).await;
+            extended.map_err(AttachError::Store)?;
+        }
         let released = self.store.release_all_but(agent, held, now).await;
         for destination in released.map_err(AttachError::Store)? {
             self.wake.lease_ended(destination);

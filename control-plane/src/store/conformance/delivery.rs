@@ -199,6 +199,14 @@ pub(super) async fn leases(store: &impl Store) {
         .unwrap();
     assert!(lost.is_empty(), "its epoch is old");
 
+    for (state, count) in [(DeliveryState::Leased, 3), (DeliveryState::Pending, 0)] {
+        let filter = DeliveryFilter {
+            state: Some(state),
+            destination: Some(name.clone()),
+        };
+        let found = store.deliveries(&account(), &filter, None, 9).await;
+        assert_eq!(found.unwrap().items.len(), count, "{state:?}");
+    }
     let keep = HashSet::from([first[0].lease]);
     let released = store.release_all_but(&agent, keep, at(111)).await.unwrap();
     assert_eq!(released, [key, key]);
@@ -700,15 +708,17 @@ pub(super) async fn retention(store: &impl Store) {
 }
 
 pub(super) async fn after_reopening(store: &impl Store) {
-    let filter = DeliveryFilter {
-        destination: Some(destination_name("acme", "settling")),
-        ..DeliveryFilter::default()
+    let states = async |destination: &str| -> Vec<DeliveryState> {
+        let filter = DeliveryFilter {
+            destination: Some(destination_name("acme", destination)),
+            ..DeliveryFilter::default()
+        };
+        let kept = store.deliveries(&account(), &filter, None, 10).await;
+        let kept = kept.unwrap().items.into_iter();
+        kept.map(|delivery| delivery.state).collect()
     };
-    let kept = store
-        .deliveries(&account(), &filter, None, 10)
-        .await
-        .unwrap()
-        .items;
-    let states: Vec<_> = kept.iter().map(|delivery| delivery.state).collect();
-    assert_eq!(states, [DeliveryState::Leased, DeliveryState::Delivered]);
+    use DeliveryState::{Cancelled, Delivered, Leased, Pending};
+    // The lease ran out, and was ended when others were given.
+    assert_eq!(states("settling").await, [Pending, Delivered]);
+    assert_eq!(states("by-hand").await, [Leased, Cancelled, Cancelled]);
 }

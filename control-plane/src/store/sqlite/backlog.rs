@@ -1,4 +1,4 @@
-//! Counting what is accepted and not settled: `due` has a row for each.
+//! Counting what is accepted and not settled: each has a row in `due` or in `leases`.
 
 use countersign_shared::name::{DestinationName, Id};
 use rusqlite::Connection;
@@ -14,7 +14,8 @@ pub(super) fn backlogged(
 ) -> Result<Vec<(DestinationKey, DestinationName)>> {
     let query = "SELECT d.key, d.id, a.id AS account_id
                  FROM destinations d JOIN accounts a ON a.key = d.account
-                 WHERE EXISTS (SELECT 1 FROM due WHERE destination = d.key)";
+                 WHERE EXISTS (SELECT 1 FROM due WHERE destination = d.key)
+                 OR d.key IN (SELECT destination FROM leases)";
     all(connection, query, [], |row| {
         let account: Id = get(row, "account_id")?;
         let name = DestinationName::new(&account, &get(row, "id")?);
@@ -24,7 +25,9 @@ pub(super) fn backlogged(
 
 pub(super) fn of(connection: &Connection, destination: DestinationKey) -> Result<Load> {
     let query = "SELECT count(*), coalesce(sum(v.payload_size), 0)
-                 FROM due u JOIN deliveries v ON v.id = u.id WHERE u.destination = ?";
+                 FROM (SELECT id FROM due WHERE destination = ?1
+                       UNION ALL SELECT id FROM leases WHERE destination = ?1) u
+                 JOIN deliveries v ON v.id = u.id";
     let found = one(connection, query, [destination.0], |row| {
         Ok(Load {
             deliveries: row.get(0)?,

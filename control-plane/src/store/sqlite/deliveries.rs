@@ -1,6 +1,6 @@
 //! Accepting deliveries, and looking at them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
 use countersign_proto::v1;
@@ -59,8 +59,15 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<(Vec<SealedJob>, Vec<Due>)> {
-        self.write_urgent(move |connection| leases::lease(connection, &grants, now, until))
-            .await
+        let first_end = Arc::clone(&self.first_end);
+        let lease = move |connection: &Connection| {
+            leases::lease(connection, &grants, now, until, &first_end)
+        };
+        let leased = self.write_urgent(lease).await;
+        if leased.is_err() {
+            self.first_end.forget();
+        }
+        leased
     }
 
     async fn extend(
@@ -311,11 +318,18 @@ fn submit(connection: &Connection, new: NewDelivery) -> Result<Delivery> {
     })
 }
 
+/// A delivery's own row does not tell that it is leased.
+const STATE: &str = "CASE WHEN l.id IS NULL THEN v.state ELSE 2 END";
+
 fn deliveries_where(condition: &str) -> String {
     format!(
-        "SELECT v.*, d.id AS destination_id, a.id AS account_id
+        "SELECT v.id, v.destination, v.payload_size, v.content_type, v.event_type,
+         v.attempt_count, v.last_class, v.accepted_at, v.settled_at, v.held_since,
+         {STATE} AS state, coalesce(l.until, v.due_at) AS due_at,
+         d.id AS destination_id, a.id AS account_id
          FROM deliveries v JOIN destinations d ON d.key = v.destination
-         JOIN accounts a ON a.key = v.account WHERE {condition}"
+         JOIN accounts a ON a.key = v.account LEFT JOIN leases l ON l.id = v.id
+         WHERE {condition}"
     )
 }
 
@@ -353,10 +367,10 @@ fn list(
         Some(name) => Some(destination_keys(connection, name)?.0),
         None => None,
     };
-    let query = deliveries_where(
-        "v.account = ?1 AND v.id < ?2 AND (?3 IS NULL OR v.state = ?3)
-         AND (?4 IS NULL OR v.destination = ?4) ORDER BY v.id DESC LIMIT ?5",
-    );
+    let query = deliveries_where(&format!(
+        "v.account = ?1 AND v.id < ?2 AND (?3 IS NULL OR {STATE} = ?3)
+         AND (?4 IS NULL OR v.destination = ?4) ORDER BY v.id DESC LIMIT ?5"
+    ));
     // Larger than every UUID of version 7 in the next thousand years.
     let last = DeliveryId::from_slice(&[0xff; 16]);
     let before = before.or(last).map(Column);

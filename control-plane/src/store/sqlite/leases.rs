@@ -1,7 +1,13 @@
-//! Leases: who may attempt what, until when. `due` holds every unsettled delivery by when it can next
-//! be leased; for a leased one that is the lease's end.
+//! Leases: who may attempt what, until when. A delivery that is not settled has a row in `due`, by when
+//! it can next be leased, or one in `leases`.
+//!
+//! A lease that nobody ends is found by looking through `leases`, which is small, and seldom: the store
+//! remembers a time before which none can end.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use countersign_shared::{
     job::LeaseId,
@@ -10,10 +16,10 @@ use countersign_shared::{
 };
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{Column, agent_key, all, execute, get, one, signed};
+use super::rows::{Column, agent_key, all, execute, get, get_optional, limit, one, signed};
 use crate::{
-    model::{DeliveryState, DestinationKey, DestinationState, Due, Grant, SealedJob},
-    store::{Result, StoreError},
+    model::{DestinationKey, DestinationState, Due, Grant, SealedJob},
+    store::Result,
 };
 
 pub(super) fn insert_due(
@@ -46,22 +52,50 @@ pub(super) fn delete_due(
     Ok(())
 }
 
+/// A time before which no lease ends, for all that is known: at first nothing is.
+#[derive(Debug)]
+pub(super) struct FirstEnd(AtomicI64);
+
+impl Default for FirstEnd {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl FirstEnd {
+    fn may_have_come(&self, now: Timestamp) -> bool {
+        self.0.load(Ordering::Relaxed) <= now.as_unix_micros()
+    }
+
+    /// A lease was given until then.
+    fn given(&self, until: Timestamp) {
+        self.0.fetch_min(until.as_unix_micros(), Ordering::Relaxed);
+    }
+
+    /// All were looked at; the first of them ends then.
+    fn looked(&self, first: Option<Timestamp>) {
+        let first = first.map_or(i64::MAX, Timestamp::as_unix_micros);
+        self.0.store(first, Ordering::Relaxed);
+    }
+
+    /// What was done last was taken back.
+    pub(super) fn forget(&self) {
+        self.0.store(i64::MIN, Ordering::Relaxed);
+    }
+}
+
 /// Every destination with unsettled deliveries that is enabled and has a client certificate.
 pub(super) fn due(connection: &Connection) -> Result<Vec<Due>> {
-    let query = "SELECT key, (SELECT min(due_at) FROM due WHERE destination = key) AS at
-                 FROM destinations WHERE state = ? AND active_certificate > 0";
-    let found = all(
-        connection,
-        query,
-        [Column(DestinationState::Enabled)],
-        |row| {
-            let at: Option<Column<Timestamp>> = row.get("at")?;
-            Ok(at.map(|at| Due {
-                destination: DestinationKey(row.get("key").unwrap_or_default()),
-                at: at.0,
-            }))
-        },
-    )?;
+    let query = "SELECT key, (SELECT min(due_at) FROM due WHERE destination = key) AS at, until
+                 FROM destinations
+                 LEFT JOIN (SELECT destination, min(until) AS until FROM leases
+                            GROUP BY destination) ON destination = key
+                 WHERE state = ? AND active_certificate > 0";
+    let enabled = [Column(DestinationState::Enabled)];
+    let found = all(connection, query, enabled, |row| {
+        let destination = DestinationKey(row.get("key")?);
+        Ok(first(row)?.map(|at| Due { destination, at }))
+    })?;
     Ok(found.into_iter().flatten().collect())
 }
 
@@ -70,13 +104,26 @@ pub(super) fn due_of(
     connection: &Connection,
     destination: DestinationKey,
 ) -> Result<Option<Timestamp>> {
-    let query = "SELECT min(due_at) AS at FROM due WHERE destination = ?1
-                 AND EXISTS (SELECT 1 FROM destinations
-                             WHERE key = ?1 AND state = ?2 AND active_certificate > 0)";
+    if !is_open(connection, destination)? {
+        return Ok(None);
+    }
+    let query = "SELECT (SELECT min(due_at) FROM due WHERE destination = ?1) AS at,
+                 (SELECT min(until) FROM leases WHERE destination = ?1) AS until";
+    Ok(one(connection, query, [destination.0], first)?.flatten())
+}
+
+/// The earlier of the columns `at` and `until`.
+fn first(row: &Row<'_>) -> rusqlite::Result<Option<Timestamp>> {
+    let (at, until) = (get_optional(row, "at")?, get_optional(row, "until")?);
+    Ok([at, until].into_iter().flatten().min())
+}
+
+/// Whether a destination is enabled and has a client certificate.
+fn is_open(connection: &Connection, destination: DestinationKey) -> Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM destinations
+                                WHERE key = ? AND state = ? AND active_certificate > 0)";
     let wanted = params![destination.0, Column(DestinationState::Enabled)];
-    let at: Option<Option<Column<Timestamp>>> =
-        one(connection, query, wanted, |row| row.get("at"))?;
-    Ok(at.flatten().map(|at| at.0))
+    Ok(one(connection, query, wanted, |row| row.get(0))?.unwrap_or(false))
 }
 
 pub(super) fn lease(
@@ -84,6 +131,7 @@ pub(super) fn lease(
     grants: &[Grant],
     now: Timestamp,
     until: Timestamp,
+    first_end: &FirstEnd,
 ) -> Result<(Vec<SealedJob>, Vec<Due>)> {
     let mut jobs = Vec::new();
     let mut next = Vec::new();
@@ -91,32 +139,46 @@ pub(super) fn lease(
     for grant in grants {
         granted.push((grant, agent_key(connection, &grant.agent)?));
     }
+    if first_end.may_have_come(now) {
+        first_end.looked(end_expired(connection, now)?);
+    }
     for (grant, agent) in granted {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
-        if due_of(connection, grant.destination)?.is_none() {
+        if !is_open(connection, grant.destination)? {
             continue;
         }
-        let query = "SELECT due_at, id FROM due WHERE destination = ? AND due_at <= ?
-                     ORDER BY due_at, id LIMIT ?";
-        let size = i64::try_from(grant.limit).unwrap_or(i64::MAX);
-        let wanted = params![grant.destination.0, Column(now), size];
-        let found = all(connection, query, wanted, |row| {
-            Ok((
-                get::<Timestamp>(row, "due_at")?,
-                get::<DeliveryId>(row, "id")?,
-            ))
-        })?;
-        for (due_at, id) in found {
+        let before = jobs.len();
+        let mut at = None;
+        for (due_at, id) in waiting(connection, grant)? {
+            if due_at > now || jobs.len() - before == grant.limit {
+                at = Some(due_at);
+                break;
+            }
             jobs.extend(lease_one(connection, grant, agent, (due_at, id), until)?);
         }
-        if let Some(at) = due_of(connection, grant.destination)? {
-            next.push(Due {
-                destination: grant.destination,
-                at,
-            });
-        }
+        let at = match at {
+            Some(at) => Some(at),
+            None if jobs.len() > before => Some(until),
+            None => due_of(connection, grant.destination)?,
+        };
+        next.extend(at.map(|at| Due {
+            destination: grant.destination,
+            at,
+        }));
+    }
+    if !jobs.is_empty() {
+        first_end.given(until);
     }
     Ok((jobs, next))
+}
+
+/// What waits at a destination, soonest first: as much as is granted, and one more.
+fn waiting(connection: &Connection, grant: &Grant) -> Result<Vec<(Timestamp, DeliveryId)>> {
+    let query = "SELECT due_at, id FROM due WHERE destination = ? ORDER BY due_at, id LIMIT ?";
+    let wanted = params![grant.destination.0, limit(grant.limit)];
+    all(connection, query, wanted, |row| {
+        Ok((get(row, "due_at")?, get(row, "id")?))
+    })
 }
 
 fn lease_one(
@@ -126,27 +188,23 @@ fn lease_one(
     (due_at, id): (Timestamp, DeliveryId),
     until: Timestamp,
 ) -> Result<Option<SealedJob>> {
-    let query = "SELECT sealed FROM payloads WHERE id = ?";
-    let Some(sealed_payload) = one(connection, query, [Column(id)], |row| row.get(0))? else {
+    delete_due(connection, grant.destination.0, due_at, id)?;
+    let query = "SELECT p.sealed, v.content_type, v.attempt_count, v.epoch + 1
+                 FROM deliveries v JOIN payloads p ON p.id = v.id WHERE v.id = ?";
+    let read = |row: &Row<'_>| {
+        let attempts: u32 = row.get(2)?;
+        Ok((row.get(0)?, row.get(1)?, attempts + 1, row.get(3)?))
+    };
+    let found = one(connection, query, [Column(id)], read)?;
+    let Some((sealed_payload, content_type, attempt_number, epoch)) = found else {
         // A row that should not be there must not hold up the others for ever.
         tracing::error!(delivery = %id, "due without a payload; it is left out");
-        delete_due(connection, grant.destination.0, due_at, id)?;
         return Ok(None);
     };
-    let update = "UPDATE deliveries SET state = ?, epoch = epoch + 1, agent = ?, due_at = ?
-                  WHERE id = ? RETURNING epoch, content_type, attempt_count";
-    let leased = params![
-        Column(DeliveryState::Leased),
-        agent,
-        Column(until),
-        Column(id)
-    ];
-    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, u32>(2)?));
-    let missing = || StoreError::Corrupt(format!("delivery {id} is due but not there"));
-    let (epoch, content_type, attempt_count) =
-        one(connection, update, leased, read)?.ok_or_else(missing)?;
-    delete_due(connection, grant.destination.0, due_at, id)?;
-    insert_due(connection, grant.destination.0, until, id)?;
+    let insert = "INSERT INTO leases (id, destination, agent, epoch, until) VALUES (?, ?, ?, ?, ?)";
+    let epoch: i64 = epoch;
+    let leased = params![Column(id), grant.destination.0, agent, epoch, Column(until)];
+    execute(connection, insert, leased)?;
     Ok(Some(SealedJob {
         lease: LeaseId {
             delivery: id,
@@ -156,32 +214,15 @@ fn lease_one(
         agent: grant.agent.clone(),
         sealed_payload,
         content_type,
-        attempt_number: attempt_count + 1,
+        attempt_number,
     }))
 }
 
-/// A lease as its delivery's row has it.
-struct Held {
-    destination: i64,
-    due_at: Timestamp,
-}
-
-/// The lease, if it is the agent's and its epoch is the newest.
-fn held(connection: &Connection, agent: i64, lease: LeaseId) -> Result<Option<Held>> {
-    let query = "SELECT destination, due_at FROM deliveries
-                 WHERE id = ? AND epoch = ? AND agent = ? AND state = ?";
-    let wanted = params![
-        Column(lease.delivery),
-        signed(lease.epoch),
-        agent,
-        Column(DeliveryState::Leased)
-    ];
-    one(connection, query, wanted, |row| {
-        Ok(Held {
-            destination: row.get("destination")?,
-            due_at: get(row, "due_at")?,
-        })
-    })
+/// Ends a lease, if there is one, without a word on what becomes of its delivery.
+pub(super) fn delete_lease(connection: &Connection, id: DeliveryId) -> Result<()> {
+    let delete = "DELETE FROM leases WHERE id = ?";
+    execute(connection, delete, [Column(id)])?;
+    Ok(())
 }
 
 pub(super) fn extend(
@@ -191,21 +232,38 @@ pub(super) fn extend(
     until: Timestamp,
 ) -> Result<Vec<LeaseId>> {
     let agent = agent_key(connection, agent)?;
+    let update = "UPDATE leases SET until = ? WHERE id = ? AND epoch = ? AND agent = ?";
     let mut extended = Vec::with_capacity(leases.len());
     for lease in leases {
-        if let Some(held) = held(connection, agent, lease)? {
-            delete_due(connection, held.destination, held.due_at, lease.delivery)?;
-            insert_due(connection, held.destination, until, lease.delivery)?;
-            let update = "UPDATE deliveries SET due_at = ? WHERE id = ?";
-            execute(
-                connection,
-                update,
-                params![Column(until), Column(lease.delivery)],
-            )?;
+        let wanted = params![
+            Column(until),
+            Column(lease.delivery),
+            signed(lease.epoch),
+            agent
+        ];
+        if execute(connection, update, wanted)? > 0 {
             extended.push(lease);
         }
     }
     Ok(extended)
+}
+
+/// A lease as its row has it.
+struct Held {
+    lease: LeaseId,
+    destination: DestinationKey,
+    until: Timestamp,
+}
+
+fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
+    Ok(Held {
+        lease: LeaseId {
+            delivery: get(row, "id")?,
+            epoch: row.get::<_, i64>("epoch")?.unsigned_abs(),
+        },
+        destination: DestinationKey(row.get("destination")?),
+        until: get(row, "until")?,
+    })
 }
 
 pub(super) fn release_all_but(
@@ -215,34 +273,34 @@ pub(super) fn release_all_but(
     now: Timestamp,
 ) -> Result<Vec<DestinationKey>> {
     let agent = agent_key(connection, agent)?;
-    let query = "SELECT id, epoch, destination, due_at FROM deliveries WHERE agent = ?";
-    let leases = all(connection, query, [agent], |row| {
-        let lease = LeaseId {
-            delivery: get(row, "id")?,
-            epoch: row.get::<_, i64>("epoch")?.unsigned_abs(),
-        };
-        let held = Held {
-            destination: row.get("destination")?,
-            due_at: get(row, "due_at")?,
-        };
-        Ok((lease, held))
-    })?;
-    let mut released = Vec::new();
-    for (lease, held) in leases {
-        // What is due already has run out by itself.
-        if still_held.contains(&lease) || held.due_at <= now {
-            continue;
-        }
-        let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = ? WHERE id = ?";
-        let pending = params![
-            Column(DeliveryState::Pending),
-            Column(now),
-            Column(lease.delivery)
-        ];
-        execute(connection, update, pending)?;
-        delete_due(connection, held.destination, held.due_at, lease.delivery)?;
-        insert_due(connection, held.destination, now, lease.delivery)?;
-        released.push(DestinationKey(held.destination));
+    // What is due already runs out by itself.
+    let query = "SELECT * FROM leases WHERE agent = ? AND until > ?";
+    let mut leases = all(connection, query, params![agent, Column(now)], held)?;
+    leases.retain(|held| !still_held.contains(&held.lease));
+    for held in &leases {
+        end(connection, held, now)?;
     }
-    Ok(released)
+    Ok(leases.into_iter().map(|held| held.destination).collect())
+}
+
+/// Makes the deliveries of leases whose time is over due when that was. Answers with the end of the
+/// first of the others.
+fn end_expired(connection: &Connection, now: Timestamp) -> Result<Option<Timestamp>> {
+    let query = "SELECT * FROM leases WHERE until <= ?";
+    for expired in all(connection, query, [Column(now)], held)? {
+        end(connection, &expired, expired.until)?;
+    }
+    let query = "SELECT min(until) AS until FROM leases";
+    let first = one(connection, query, [], |row| get_optional(row, "until"))?;
+    Ok(first.flatten())
+}
+
+/// A lease ends and its delivery waits again, until `at`.
+fn end(connection: &Connection, held: &Held, at: Timestamp) -> Result<()> {
+    let id = held.lease.delivery;
+    delete_lease(connection, id)?;
+    let update = "UPDATE deliveries SET epoch = ?, due_at = ? WHERE id = ?";
+    let ended = params![signed(held.lease.epoch), Column(at), Column(id)];
+    execute(connection, update, ended)?;
+    insert_due(connection, held.destination.0, at, id)
 }

@@ -26,12 +26,13 @@ mod stops;
 mod tenants;
 mod writer;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use countersign_shared::tasks::Tasks;
 use rusqlite::Connection;
 
 use self::{
+    leases::FirstEnd,
     readers::Readers,
     writer::{Lane, Writer},
 };
@@ -42,6 +43,7 @@ use super::{InstallationFacts, Result, StoreError};
 pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
+    first_end: Arc<FirstEnd>,
 }
 
 impl SqliteStore {
@@ -55,6 +57,7 @@ impl SqliteStore {
         Ok(Self {
             writer: Writer::start(writing, reading, tasks)?,
             readers,
+            first_end: Arc::default(),
         })
     }
 

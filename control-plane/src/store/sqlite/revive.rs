@@ -7,7 +7,7 @@ use countersign_shared::{
 use rusqlite::{Connection, params};
 
 use super::{
-    leases::{delete_due, insert_due},
+    leases::{delete_due, delete_lease, insert_due},
     rows::{Column, account_key, all, destination_keys, execute, get, limit, one, page},
 };
 use crate::{
@@ -40,12 +40,14 @@ pub(super) fn retry(connection: &Connection, delivery: &Delivery, now: Timestamp
 }
 
 pub(super) fn cancel(connection: &Connection, delivery: &Delivery, now: Timestamp) -> Result<()> {
-    let due_at = match delivery.due_at {
-        Some(due_at) if !delivery.state.is_settled() => due_at,
+    match (delivery.state, delivery.due_at) {
+        (DeliveryState::Leased, _) => delete_lease(connection, delivery.id)?,
+        (DeliveryState::Pending, Some(due_at)) => {
+            delete_due(connection, delivery.destination_key.0, due_at, delivery.id)?;
+        }
         _ => return refuse(delivery, "is settled already"),
-    };
-    delete_due(connection, delivery.destination_key.0, due_at, delivery.id)?;
-    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, settled_at = ?,
+    }
+    let update = "UPDATE deliveries SET state = ?, due_at = NULL, settled_at = ?,
                   held_since = NULL WHERE id = ?";
     let cancelled = params![
         Column(DeliveryState::Cancelled),
@@ -147,11 +149,11 @@ pub(super) fn held(
     size: usize,
 ) -> Result<Vec<(DeliveryId, Timestamp)>> {
     let query = "SELECT id, due_at FROM deliveries
-                 WHERE destination = ? AND held_since IS NOT NULL AND due_at > ? AND state = ?
+                 WHERE destination = ? AND held_since IS NOT NULL AND due_at > ?
+                 AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.id = deliveries.id)
                  ORDER BY due_at LIMIT ?";
     let size = i64::try_from(size).unwrap_or(i64::MAX);
-    let pending = Column(DeliveryState::Pending);
-    let wanted = params![destination.0, Column(now), pending, size];
+    let wanted = params![destination.0, Column(now), size];
     all(connection, query, wanted, |row| {
         Ok((get(row, "id")?, get(row, "due_at")?))
     })

@@ -156,8 +156,9 @@ CREATE TABLE deliveries (
     -- Attempts that do not count in the present schedule: those before a retry by hand, and those
     -- after which the delivery was held.
     earlier_count INTEGER NOT NULL DEFAULT 0,
+    -- Of the last lease that has ended.
     epoch         INTEGER NOT NULL DEFAULT 0,
-    agent         INTEGER,
+    -- While it waits: when it can next be leased. While it is leased: when it could be.
     due_at        INTEGER,
     last_class    TEXT,
     settled_at    INTEGER,
@@ -171,9 +172,6 @@ CREATE INDEX deliveries_of_account ON deliveries (account, id);
 -- What can be sent again.
 CREATE INDEX dead_letters ON deliveries (account, id) WHERE state = 4;
 
--- What an agent holds: few rows at a time.
-CREATE INDEX deliveries_of_agent ON deliveries (agent) WHERE agent IS NOT NULL;
-
 -- What can be released when a cause is gone.
 CREATE INDEX held_deliveries ON deliveries (destination, due_at) WHERE held_since IS NOT NULL;
 
@@ -183,13 +181,22 @@ CREATE TABLE payloads (
     sealed BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Every unsettled delivery, by when it can next be leased. For a leased one that is the end of the
--- lease: a lease that expires needs nobody to notice it.
+-- Every delivery that waits, by when it can next be leased.
 CREATE TABLE due (
     destination INTEGER NOT NULL,
     due_at      INTEGER NOT NULL,
     id          BLOB NOT NULL,
     PRIMARY KEY (destination, due_at, id)
+) STRICT, WITHOUT ROWID;
+
+-- Who is attempting what, until when. Few rows at a time and no index, so that a lease is one small
+-- insert: the delivery's own row is as it was until the lease ends.
+CREATE TABLE leases (
+    id          BLOB PRIMARY KEY,
+    destination INTEGER NOT NULL,
+    agent       INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL,
+    until       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- `record` is the outcome in its wire form.

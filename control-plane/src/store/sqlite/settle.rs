@@ -6,7 +6,7 @@ use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::{
-    leases::{delete_due, insert_due},
+    leases::{delete_lease, insert_due},
     rows::{Column, agent_key, execute, get, get_optional, one, signed},
 };
 use crate::{
@@ -27,7 +27,6 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
 struct Leased {
     destination: i64,
     payload_size: u32,
-    due_at: Timestamp,
     attempt_count: u32,
     snapshot: Snapshot,
 }
@@ -38,25 +37,19 @@ fn settle_one(
     agent: i64,
     outcome: &Outcome,
 ) -> Result<Settled> {
-    let query =
-        "SELECT destination, payload_size, due_at, attempt_count, earlier_count, accepted_at,
-                 held_since FROM deliveries
-                 WHERE id = ? AND epoch = ? AND agent = ? AND state = ?";
-    let wanted = params![
-        Column(outcome.delivery),
-        signed(outcome.epoch),
-        agent,
-        Column(DeliveryState::Leased)
-    ];
+    let query = "SELECT v.destination, v.payload_size, v.attempt_count, v.earlier_count,
+                 v.accepted_at, v.held_since
+                 FROM leases l JOIN deliveries v ON v.id = l.id
+                 WHERE l.id = ? AND l.epoch = ? AND l.agent = ?";
+    let wanted = params![Column(outcome.delivery), signed(outcome.epoch), agent];
     let found = one(connection, query, wanted, |row| {
-        let attempt_count: u32 = row.get("attempt_count")?;
+        let attempt_count: u32 = row.get(2)?;
         Ok(Leased {
-            destination: row.get("destination")?,
-            payload_size: row.get("payload_size")?,
-            due_at: get(row, "due_at")?,
+            destination: row.get(0)?,
+            payload_size: row.get(1)?,
             attempt_count,
             snapshot: Snapshot {
-                attempt_count: attempt_count.saturating_sub(row.get("earlier_count")?),
+                attempt_count: attempt_count.saturating_sub(row.get(3)?),
                 accepted_at: get(row, "accepted_at")?,
                 held_since: get_optional(row, "held_since")?,
             },
@@ -66,12 +59,7 @@ fn settle_one(
         return Ok(Settled::Stale);
     };
     let next = (settlement.decide)(&leased.snapshot, outcome);
-    delete_due(
-        connection,
-        leased.destination,
-        leased.due_at,
-        outcome.delivery,
-    )?;
+    delete_lease(connection, outcome.delivery)?;
     if !matches!(next, Next::Again(_)) {
         record(connection, settlement, outcome, leased.attempt_count + 1)?;
     }
@@ -116,11 +104,12 @@ fn finish(connection: &Connection, now: Timestamp, outcome: &Outcome, next: Next
         Next::Delivered => DeliveryState::Delivered,
         _ => DeliveryState::DeadLetter,
     };
-    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = NULL, last_class = ?,
+    let update = "UPDATE deliveries SET state = ?, epoch = ?, due_at = NULL, last_class = ?,
                   attempt_count = attempt_count + 1, settled_at = ?, held_since = NULL
                   WHERE id = ?";
     let settled = params![
         Column(state),
+        signed(outcome.epoch),
         Column(outcome.class),
         Column(now),
         Column(outcome.delivery)
@@ -136,11 +125,11 @@ fn wait(
     at: Timestamp,
     held_since: Option<Timestamp>,
 ) -> Result<()> {
-    let update = "UPDATE deliveries SET state = ?, agent = NULL, due_at = ?, last_class = ?,
+    let update = "UPDATE deliveries SET epoch = ?, due_at = ?, last_class = ?,
                   attempt_count = attempt_count + ?, earlier_count = earlier_count + ?,
                   held_since = ? WHERE id = ?";
     let waiting = params![
-        Column(DeliveryState::Pending),
+        signed(outcome.epoch),
         Column(at),
         Column(outcome.class),
         !matches!(next, Next::Again(_)),

@@ -177,9 +177,10 @@ impl TenantStore for SqliteStore {
         self.write(move |connection| {
             let old = read_destination(connection, &name)?;
             check_revision(old.revision, revision, &name)?;
-            let query = "SELECT count(*) FROM (SELECT 1 FROM due WHERE destination = ? LIMIT 1)";
-            let waiting: Option<i64> = one(connection, query, [old.key.0], |row| row.get(0))?;
-            if waiting != Some(0) && !force {
+            let query = "SELECT EXISTS (SELECT 1 FROM due WHERE destination = ?1)
+                         OR EXISTS (SELECT 1 FROM leases WHERE destination = ?1)";
+            let unsettled: Option<bool> = one(connection, query, [old.key.0], |row| row.get(0))?;
+            if unsettled != Some(false) && !force {
                 return Err(StoreError::Precondition(format!(
                     "{name} has deliveries that are not settled: wait for them, or set force to \
                      drop them"
@@ -439,6 +440,7 @@ fn delete_destination(connection: &Connection, key: i64, now: Timestamp) -> Resu
         "DELETE FROM payloads WHERE id IN (SELECT id FROM deliveries WHERE destination = ?)",
         "DELETE FROM deliveries WHERE destination = ?",
         "DELETE FROM due WHERE destination = ?",
+        "DELETE FROM leases WHERE destination = ?",
         "DELETE FROM bundle_acknowledgements WHERE destination = ?",
         "DELETE FROM signing_secrets WHERE destination = ?",
         "DELETE FROM client_certificates WHERE destination = ?",
