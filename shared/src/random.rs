@@ -1,10 +1,50 @@
-//! Randomness: the one place that makes it, always from the operating system.
+//! Randomness: the one place that makes it, always from the operating system. Keys are drawn one by
+//! one; what is drawn several times for every delivery, and is no secret once it is used (ids, nonces,
+//! jitter), comes from a block of each thread's.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use uuid::Uuid;
+use zeroize::Zeroize as _;
 
 use crate::{secret::SecretBytes, time::Timestamp};
+
+/// Bytes that a thread draws at once.
+const BLOCK: usize = 512;
+
+/// What is left of a thread's block: its end. What was given out is zero.
+struct Block {
+    bytes: [u8; BLOCK],
+    used: usize,
+}
+
+thread_local! {
+    static OF_THREAD: RefCell<Block> = const {
+        RefCell::new(Block { bytes: [0; BLOCK], used: BLOCK })
+    };
+}
+
+/// As [`bytes`], at a small part of its cost: for what is no secret once it is used. At most 512.
+///
+/// # Panics
+/// As [`bytes`].
+pub fn unique<const N: usize>() -> [u8; N] {
+    const { assert!(N <= BLOCK) };
+    OF_THREAD.with_borrow_mut(|block| {
+        if block.used + N > BLOCK {
+            *block = Block {
+                bytes: bytes(),
+                used: 0,
+            };
+        }
+        let mut out = [0; N];
+        let drawn = &mut block.bytes[block.used..block.used + N];
+        out.copy_from_slice(drawn);
+        drawn.zeroize();
+        block.used += N;
+        out
+    })
+}
 
 /// Random bytes.
 ///
@@ -29,13 +69,13 @@ pub fn secret<const N: usize>() -> SecretBytes {
 
 /// A UUID of version 7 (RFC 9562 section 5.7): `now` in milliseconds, then 74 random bits.
 pub fn uuid_v7(now: Timestamp) -> Uuid {
-    uuid::Builder::from_unix_timestamp_millis(now.as_unix_millis(), &bytes()).into_uuid()
+    uuid::Builder::from_unix_timestamp_millis(now.as_unix_millis(), &unique()).into_uuid()
 }
 
 /// A number in `0.0..1.0`, evenly spread.
 pub fn fraction() -> f64 {
     // 53 bits: as many as a double holds exactly.
-    let bits = u64::from_le_bytes(bytes()) >> 11;
+    let bits = u64::from_le_bytes(unique()) >> 11;
     bits as f64 / (1_u64 << 53) as f64
 }
 
@@ -54,6 +94,15 @@ mod tests {
         assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
         let mean = draws.iter().sum::<f64>() / 1000.0;
         assert!((0.4..0.6).contains(&mean), "mean {mean}");
+    }
+
+    #[test]
+    fn what_is_drawn_from_a_block_is_drawn_once() {
+        let drawn: std::collections::HashSet<[u8; 12]> = (0..10_000).map(|_| unique()).collect();
+        assert_eq!(drawn.len(), 10_000);
+        let whole: [u8; BLOCK] = unique();
+        assert_ne!(whole, unique(), "a block as large as can be");
+        OF_THREAD.with_borrow(|block| assert!(block.bytes[..block.used].iter().all(|it| *it == 0)));
     }
 
     #[test]

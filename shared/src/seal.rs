@@ -5,8 +5,9 @@
 
 use aes_gcm::{
     Aes256Gcm, KeyInit as _,
-    aead::{Aead as _, Payload},
+    aead::{Aead as _, AeadInOut as _, Payload},
 };
+use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
@@ -16,8 +17,9 @@ use crate::{random, secret::SecretBytes};
 /// Length of a sealing key in bytes.
 pub const KEY_LENGTH: usize = 32;
 /// How much longer a sealed blob is than what it holds.
-pub const OVERHEAD: usize = NONCE_LENGTH + 16;
+pub const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 const NONCE_LENGTH: usize = 12;
+const TAG_LENGTH: usize = 16;
 
 /// Why something could not be sealed or opened.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
@@ -85,20 +87,17 @@ impl SealingKey {
     /// # Errors
     /// [`SealError::TooLarge`].
     pub fn seal(&self, plaintext: &[u8], identity: &[u8]) -> Result<Vec<u8>, SealError> {
-        let nonce = random::bytes::<NONCE_LENGTH>();
-        let sealed = self
-            .cipher
-            .encrypt(
-                &nonce.into(),
-                Payload {
-                    msg: plaintext,
-                    aad: identity,
-                },
-            )
-            .map_err(|_| SealError::TooLarge)?;
-        let mut blob = Vec::with_capacity(NONCE_LENGTH + sealed.len());
+        let nonce = random::unique::<NONCE_LENGTH>();
+        // In one piece of memory: payloads are many, and can be large.
+        let mut blob = Vec::with_capacity(plaintext.len() + OVERHEAD);
         blob.extend_from_slice(&nonce);
-        blob.extend_from_slice(&sealed);
+        blob.extend_from_slice(plaintext);
+        let (_, message) = blob.split_at_mut(NONCE_LENGTH);
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&nonce.into(), identity, message.into())
+            .map_err(|_| SealError::TooLarge)?;
+        blob.extend_from_slice(&tag);
         Ok(blob)
     }
 
@@ -120,6 +119,32 @@ impl SealingKey {
             )
             .map(SecretBytes::from)
             .map_err(|_| SealError::DoesNotOpen)
+    }
+}
+
+impl SealingKey {
+    /// As [`SealingKey::open`], in the blob's own memory, for what is no secret once it is open: nothing
+    /// overwrites it later.
+    ///
+    /// # Errors
+    /// [`SealError::DoesNotOpen`].
+    pub fn open_in_place(&self, mut blob: Vec<u8>, identity: &[u8]) -> Result<Bytes, SealError> {
+        let end = blob.len().checked_sub(TAG_LENGTH);
+        let end = end.filter(|end| *end >= NONCE_LENGTH);
+        let (sealed, tag) = blob.split_at_mut(end.ok_or(SealError::DoesNotOpen)?);
+        let (nonce, message) = sealed.split_at_mut(NONCE_LENGTH);
+        let fixed = |_| SealError::DoesNotOpen;
+        let nonce: [u8; NONCE_LENGTH] = (&*nonce).try_into().map_err(fixed)?;
+        let tag: [u8; TAG_LENGTH] = (&*tag).try_into().map_err(fixed)?;
+        let opened = self.cipher.decrypt_inout_detached(
+            &nonce.into(),
+            identity,
+            message.into(),
+            &tag.into(),
+        );
+        opened.map_err(|_| SealError::DoesNotOpen)?;
+        let end = blob.len() - TAG_LENGTH;
+        Ok(Bytes::from(blob).slice(NONCE_LENGTH..end))
     }
 }
 
@@ -147,10 +172,14 @@ mod tests {
             key.open(&blob, b"accounts/a/key").unwrap().expose(),
             b"private"
         );
+        let opened = key.open_in_place(blob.clone(), b"accounts/a/key");
+        assert_eq!(opened.unwrap(), "private");
         assert_eq!(
             key.open(&blob, b"accounts/b/key"),
             Err(SealError::DoesNotOpen)
         );
+        let other = key.open_in_place(blob.clone(), b"accounts/b/key");
+        assert_eq!(other, Err(SealError::DoesNotOpen));
         assert_eq!(
             SealingKey::generate().open(&blob, b"accounts/a/key"),
             Err(SealError::DoesNotOpen)
@@ -165,9 +194,12 @@ mod tests {
             let mut altered = blob.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
             assert!(key.open(&altered, b"id").is_err(), "bit {bit}");
+            assert!(key.open_in_place(altered, b"id").is_err(), "bit {bit}");
         }
         for length in 0..blob.len() {
             assert!(key.open(&blob[..length], b"id").is_err(), "length {length}");
+            let cut = blob[..length].to_vec();
+            assert!(key.open_in_place(cut, b"id").is_err(), "length {length}");
         }
     }
 

@@ -1,7 +1,15 @@
 //! Tasks and shutdown: the one place that spawns. Every task has a name and says what its failure
 //! means; shutdown is a signal, a deadline, and the list of who did not make it.
 
-use std::{fmt::Display, future::Future, io, sync::Arc, sync::Mutex, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    future::Future,
+    io,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -20,7 +28,7 @@ pub enum OnFailure {
 pub struct Tasks {
     tracker: TaskTracker,
     shutdown: CancellationToken,
-    running: Arc<Mutex<Vec<&'static str>>>,
+    running: Arc<Mutex<HashMap<&'static str, usize>>>,
     failures: mpsc::UnboundedSender<String>,
 }
 
@@ -90,7 +98,7 @@ impl Tasks {
         self.tracker.close();
         match tokio::time::timeout(deadline, self.tracker.wait()).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(lock(&self.running).clone()),
+            Err(_) => Err(lock(&self.running).keys().copied().collect()),
         }
     }
 }
@@ -133,7 +141,7 @@ pub async fn stop_signal() -> io::Result<&'static str> {
     })
 }
 
-/// A poisoned lock still holds a list of names; nothing in it can be half changed.
+/// A poisoned lock still holds counts of names; nothing in them can be half changed.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
@@ -144,19 +152,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 struct Running {
     name: &'static str,
     on_failure: OnFailure,
-    running: Arc<Mutex<Vec<&'static str>>>,
+    running: Arc<Mutex<HashMap<&'static str, usize>>>,
     failures: mpsc::UnboundedSender<String>,
     result: Option<Result<(), String>>,
 }
 
 impl Running {
     fn enter(
-        running: &Arc<Mutex<Vec<&'static str>>>,
+        running: &Arc<Mutex<HashMap<&'static str, usize>>>,
         name: &'static str,
         on_failure: OnFailure,
         failures: &mpsc::UnboundedSender<String>,
     ) -> Self {
-        lock(running).push(name);
+        *lock(running).entry(name).or_default() += 1;
         Self {
             name,
             on_failure,
@@ -174,11 +182,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut names = lock(&self.running);
-        if let Some(at) = names.iter().position(|name| *name == self.name) {
-            names.swap_remove(at);
+        let mut running = lock(&self.running);
+        if let Some(count) = running.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(self.name);
+            }
         }
-        drop(names);
+        drop(running);
         let error = match self.result.take() {
             Some(Ok(())) => return,
             Some(Err(error)) => error,

@@ -1,10 +1,10 @@
 //! One session: what comes in is acted on at once, what goes out waits in a queue while the wire is
-//! full, so that reading never stops for writing. Outcomes are reported as they come, many in one
-//! message when many are there, never waiting for company.
+//! full, so that reading never stops for writing. An outcome is reported as it comes; those that come
+//! close behind go together, a millisecond later.
 
 mod bundles;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, pin::Pin, task::Poll, time::Duration};
 
 use countersign_proto::v1::{
     self, BundleStatus, ConnectRequest, LeaseExtension, LeaseExtensionResult,
@@ -17,8 +17,9 @@ use countersign_shared::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
+use tokio_stream::Stream as _;
 use tonic::{Status, Streaming};
 
 use self::bundles::{ToDisk, on_disk};
@@ -27,6 +28,10 @@ use crate::deliver::Activation;
 
 /// Most outcomes in one message.
 const REPORT: usize = 256;
+/// How long after a report the next one comes at the soonest.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Most messages that are acted on in a row, when they are there.
+const IN_A_ROW: usize = 64;
 /// Most leases in one message.
 const EXTENSION: usize = 1024;
 /// How often leases are looked at.
@@ -60,6 +65,8 @@ pub(super) struct Session<'a> {
     granted: Granted,
     draining: bool,
     heard: Instant,
+    /// When outcomes may be reported again.
+    report_at: Instant,
     heartbeat: Duration,
 }
 
@@ -77,6 +84,7 @@ impl<'a> Session<'a> {
             granted: Granted::default(),
             draining: false,
             heard: Instant::now(),
+            report_at: Instant::now(),
             heartbeat: heartbeat.unwrap_or(default).clamp(least, most),
         }
     }
@@ -107,22 +115,25 @@ impl<'a> Session<'a> {
                 return Ended::Done;
             }
             self.grant(stopping);
-            let has_news = !self.queue.is_empty() || self.parts.outbox.has_unsent();
+            let unsent = self.parts.outbox.has_unsent();
+            let report = unsent && Instant::now() >= self.report_at;
+            let has_news = report || !self.queue.is_empty();
             tokio::select! {
-                message = incoming.message() => match message {
-                    Ok(Some(message)) => self.receive(message).await,
-                    Ok(None) => return Ended::Closed,
-                    Err(status) => return Ended::Failed(status),
-                },
+                message = incoming.message() => {
+                    if let Err(ended) = self.receive_all(message, &mut incoming).await {
+                        return ended;
+                    }
+                }
                 permit = outgoing.reserve(), if has_news => match permit {
                     Ok(permit) => {
-                        if let Some(message) = next(&mut self.queue, self.parts) {
+                        if let Some(message) = self.next() {
                             permit.send(ConnectRequest { message: Some(message) });
                         }
                     }
                     Err(_) => return Ended::Closed,
                 },
-                () = self.parts.outbox.news(), if !has_news => {}
+                () = sleep_until(self.report_at), if unsent && !report => {}
+                () = self.parts.outbox.news(), if !unsent => {}
                 Some(used) = activations.recv() => {
                     self.acknowledge(&used.destination, used.generation, BundleStatus::Active, "");
                 }
@@ -161,6 +172,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Acts on a message, and on those behind it that are there already.
+    async fn receive_all(
+        &mut self,
+        first: Result<Option<v1::ConnectResponse>, Status>,
+        incoming: &mut Streaming<v1::ConnectResponse>,
+    ) -> Result<(), Ended> {
+        let mut message = first.map_err(Ended::Failed)?.ok_or(Ended::Closed)?;
+        for _ in 1..IN_A_ROW {
+            self.receive(message).await;
+            message = match arrived(incoming).await {
+                Some(next) => next.map_err(Ended::Failed)?,
+                None => return Ok(()),
+            };
+        }
+        self.receive(message).await;
+        Ok(())
+    }
+
     async fn receive(&mut self, message: v1::ConnectResponse) {
         self.heard = Instant::now();
         match message.message {
@@ -187,6 +216,24 @@ impl<'a> Session<'a> {
             Out::RevocationAcknowledgement(_) => self.queue.push_front(answer),
             _ => self.queue.push_back(answer),
         }
+    }
+
+    /// What goes out next: what is queued, or else outcomes.
+    fn next(&mut self) -> Option<Out> {
+        if let Some(message) = self.queue.pop_front() {
+            return Some(message);
+        }
+        let outcomes = self.parts.outbox.take_unsent(REPORT);
+        if outcomes.is_empty() {
+            return None;
+        }
+        // A full report has more behind it.
+        if outcomes.len() < REPORT {
+            self.report_at = Instant::now() + PAUSE;
+        }
+        let outcomes = outcomes.iter().map(|it| wire::outcome_to_wire(it));
+        let outcomes = outcomes.collect();
+        Some(Out::OutcomeReport(OutcomeReport { outcomes }))
     }
 
     fn take_job(&mut self, job: v1::Job) {
@@ -221,17 +268,17 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What goes out next: what is queued, or else outcomes.
-fn next(queue: &mut VecDeque<Out>, parts: &Parts) -> Option<Out> {
-    if let Some(message) = queue.pop_front() {
-        return Some(message);
-    }
-    let outcomes = parts.outbox.take_unsent(REPORT);
-    let outcomes: Vec<v1::Outcome> = outcomes
-        .iter()
-        .map(|it| wire::outcome_to_wire(it))
-        .collect();
-    (!outcomes.is_empty()).then(|| Out::OutcomeReport(OutcomeReport { outcomes }))
+/// The next message if it is there already; `None` also when the stream has ended, which the next look
+/// tells.
+async fn arrived(
+    incoming: &mut Streaming<v1::ConnectResponse>,
+) -> Option<Result<v1::ConnectResponse, Status>> {
+    let mut incoming = Pin::new(incoming);
+    std::future::poll_fn(|context| match incoming.as_mut().poll_next(context) {
+        Poll::Ready(message) => Poll::Ready(message),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 fn leases(list: &[v1::HeldLease]) -> Vec<LeaseId> {

@@ -81,8 +81,9 @@ impl Recorder {
     async fn outcomes(&self, outcomes: Vec<Outcome>) {
         let agent: &AgentName = &self.session.agent;
         let count = outcomes.len();
+        let outcomes: Arc<[Outcome]> = outcomes.into();
         loop {
-            match self.settle.settle(agent, outcomes.clone()).await {
+            match self.settle.settle(agent, Arc::clone(&outcomes)).await {
                 Ok(settled) => {
                     self.session.jobs_ended(count);
                     self.session

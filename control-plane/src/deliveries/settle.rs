@@ -46,7 +46,7 @@ impl Settle {
     pub async fn settle(
         &self,
         agent: &AgentName,
-        outcomes: Vec<Outcome>,
+        outcomes: Arc<[Outcome]>,
     ) -> Result<Vec<LeaseId>, StoreError> {
         let now = self.clock.now();
         let told: Vec<(LeaseId, Shown)> = outcomes.iter().map(essence).collect();

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use countersign_shared::{job::LeasedJob, name::DestinationName, time::Timestamp};
 
 use super::{
@@ -73,12 +72,12 @@ impl Sender {
     ) -> Result<(), VaultError> {
         let scope = format!("accounts/{}", destination.account());
         let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
-        let payload = scope.open_payload(job.lease.delivery, &job.sealed_payload)?;
+        let payload = scope.open_payload(job.lease.delivery, job.sealed_payload)?;
         let job = LeasedJob {
             lease: job.lease,
             destination: destination.clone(),
             expires_at: until,
-            payload: Bytes::copy_from_slice(payload.expose()),
+            payload,
             content_type: job.content_type,
             attempt_number: job.attempt_number,
         };

@@ -271,7 +271,7 @@ pub struct Settlement {
     /// Who reports.
     pub agent: AgentName,
     /// What it reports.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Arc<[Outcome]>,
     /// When the report came.
     pub now: Timestamp,
     /// What becomes of each delivery.

@@ -88,7 +88,7 @@ fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
 async fn settle(store: &impl Store, agent: &AgentName, outcome: Outcome, next: Next) -> Settled {
     let settlement = Settlement {
         agent: agent.clone(),
-        outcomes: vec![outcome],
+        outcomes: [outcome].into(),
         now: at(1000),
         decide: Arc::new(move |_, _| next),
     };
@@ -355,7 +355,7 @@ async fn decided(
     let (tell, told) = std::sync::mpsc::channel();
     let settlement = Settlement {
         agent: edge(),
-        outcomes: vec![outcome],
+        outcomes: [outcome].into(),
         now: at(now),
         decide: Arc::new(move |snapshot, _| {
             tell.send((snapshot.attempt_count, snapshot.held_since))
@@ -583,7 +583,7 @@ pub(super) async fn by_hand(store: &impl Store) {
         .unwrap();
     let settlement = Settlement {
         agent: agent.clone(),
-        outcomes: vec![outcome(first.lease, FailureClass::HttpServerError)],
+        outcomes: [outcome(first.lease, FailureClass::HttpServerError)].into(),
         now: at(203),
         decide: Arc::new(|snapshot, _| match snapshot.attempt_count {
             0 => Next::Retry(at(900)),

@@ -1,4 +1,4 @@
-//! Accepting deliveries, and looking at them.
+//! What a store does with deliveries, and looking at them.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -14,15 +14,15 @@ use prost::Message as _;
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, backlog, installation, leases, retention, revive,
-    rows::{Column, account_key, destination_keys, execute, get, get_optional, limit, one, page},
-    settle,
+    SqliteStore, backlog, leases, retention, revive,
+    rows::{Column, account_key, destination_keys, get, get_optional, limit, one, page},
+    settle, submit,
     writer::Lane,
 };
 use crate::{
     model::{
-        Attempt, DeadLetter, Delivery, DeliveryFilter, DeliveryState, DestinationKey, Due, Grant,
-        Load, NewDelivery, Page, ReplayFilter, Retried, SealedJob, Settled, Settlement,
+        Attempt, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant, Load,
+        NewDelivery, Page, ReplayFilter, Retried, SealedJob, Settled, Settlement,
     },
     store::{DeliveryStore, Result, StoreError},
 };
@@ -31,7 +31,7 @@ use crate::{
 impl DeliveryStore for SqliteStore {
     async fn submit_all(&self, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>> {
         let weight = new.len();
-        let work = move |connection: &Connection| submit_all(connection, new);
+        let work = move |connection: &Connection| submit::submit_all(connection, new);
         self.writer.run(Lane::Checked(weight), work).await
     }
 
@@ -262,62 +262,6 @@ impl DeliveryStore for SqliteStore {
     }
 }
 
-/// Each answer stands for itself, but a database that fails has failed for all.
-fn submit_all(connection: &Connection, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>> {
-    let each = new.into_iter().map(|new| match submit(connection, new) {
-        Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => Err(error),
-        answer => Ok(answer),
-    });
-    each.collect()
-}
-
-fn submit(connection: &Connection, new: NewDelivery) -> Result<Delivery> {
-    let (destination, account) = destination_keys(connection, &new.destination)?;
-    if let Some(id) = installation::replayed(connection, new.request.as_ref())? {
-        return by_id_text(connection, &id);
-    }
-    let insert = "INSERT INTO deliveries (id, account, destination, state, payload_size,
-                  content_type, event_type, accepted_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    let made = params![
-        Column(new.id),
-        account,
-        destination,
-        Column(DeliveryState::Pending),
-        new.payload_size,
-        new.content_type,
-        new.event_type,
-        Column(new.accepted_at),
-        Column(new.accepted_at)
-    ];
-    execute(connection, insert, made)?;
-    let insert = "INSERT INTO payloads (id, sealed) VALUES (?, ?)";
-    execute(
-        connection,
-        insert,
-        params![Column(new.id), new.sealed_payload],
-    )?;
-    leases::insert_due(connection, destination, new.accepted_at, new.id)?;
-    if new.request.is_some() {
-        let id = new.id.to_string();
-        installation::remember(connection, new.request.as_ref(), &id, new.accepted_at)?;
-    }
-    Ok(Delivery {
-        id: new.id,
-        destination: new.destination,
-        destination_key: DestinationKey(destination),
-        state: DeliveryState::Pending,
-        payload_size: new.payload_size,
-        content_type: new.content_type,
-        event_type: new.event_type,
-        attempt_count: 0,
-        last_class: None,
-        accepted_at: new.accepted_at,
-        due_at: Some(new.accepted_at),
-        settled_at: None,
-        held_since: None,
-    })
-}
-
 /// A delivery's own row does not tell that it is leased.
 const STATE: &str = "CASE WHEN l.id IS NULL THEN v.state ELSE 2 END";
 
@@ -333,7 +277,7 @@ fn deliveries_where(condition: &str) -> String {
     )
 }
 
-fn by_id_text(connection: &Connection, id: &str) -> Result<Delivery> {
+pub(super) fn by_id_text(connection: &Connection, id: &str) -> Result<Delivery> {
     let gone = || StoreError::NotFound(format!("the delivery {id} of an earlier request"));
     let parsed: DeliveryId = id.parse().map_err(|_| gone())?;
     let query = deliveries_where("v.id = ?");

@@ -16,7 +16,9 @@ use countersign_shared::{
 };
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{Column, agent_key, all, execute, get, get_optional, limit, one, signed};
+use super::rows::{
+    Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed,
+};
 use crate::{
     model::{DestinationKey, DestinationState, Due, Grant, SealedJob},
     store::Result,
@@ -37,16 +39,17 @@ pub(super) fn insert_due(
     Ok(())
 }
 
+const DELETE_DUE: &str = "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
+
 pub(super) fn delete_due(
     connection: &Connection,
     destination: i64,
     at: Timestamp,
     id: DeliveryId,
 ) -> Result<()> {
-    let delete = "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
     execute(
         connection,
-        delete,
+        DELETE_DUE,
         params![destination, Column(at), Column(id)],
     )?;
     Ok(())
@@ -142,6 +145,7 @@ pub(super) fn lease(
     if first_end.may_have_come(now) {
         first_end.looked(end_expired(connection, now)?);
     }
+    let mut statements = Statements::new(connection)?;
     for (grant, agent) in granted {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
         if !is_open(connection, grant.destination)? {
@@ -154,7 +158,7 @@ pub(super) fn lease(
                 at = Some(due_at);
                 break;
             }
-            jobs.extend(lease_one(connection, grant, agent, (due_at, id), until)?);
+            jobs.extend(statements.lease(grant, agent, (due_at, id), until)?);
         }
         let at = match at {
             Some(at) => Some(at),
@@ -181,47 +185,68 @@ fn waiting(connection: &Connection, grant: &Grant) -> Result<Vec<(Timestamp, Del
     })
 }
 
-fn lease_one(
-    connection: &Connection,
-    grant: &Grant,
-    agent: i64,
-    (due_at, id): (Timestamp, DeliveryId),
-    until: Timestamp,
-) -> Result<Option<SealedJob>> {
-    delete_due(connection, grant.destination.0, due_at, id)?;
-    let query = "SELECT p.sealed, v.content_type, v.attempt_count, v.epoch + 1
-                 FROM deliveries v JOIN payloads p ON p.id = v.id WHERE v.id = ?";
-    let read = |row: &Row<'_>| {
-        let attempts: u32 = row.get(2)?;
-        Ok((row.get(0)?, row.get(1)?, attempts + 1, row.get(3)?))
-    };
-    let found = one(connection, query, [Column(id)], read)?;
-    let Some((sealed_payload, content_type, attempt_number, epoch)) = found else {
-        // A row that should not be there must not hold up the others for ever.
-        tracing::error!(delivery = %id, "due without a payload; it is left out");
-        return Ok(None);
-    };
-    let insert = "INSERT INTO leases (id, destination, agent, epoch, until) VALUES (?, ?, ?, ?, ?)";
-    let epoch: i64 = epoch;
-    let leased = params![Column(id), grant.destination.0, agent, epoch, Column(until)];
-    execute(connection, insert, leased)?;
-    Ok(Some(SealedJob {
-        lease: LeaseId {
-            delivery: id,
-            epoch: epoch.unsigned_abs(),
-        },
-        destination: grant.destination,
-        agent: grant.agent.clone(),
-        sealed_payload,
-        content_type,
-        attempt_number,
-    }))
+/// What leasing one delivery runs.
+struct Statements<'a> {
+    delete_due: Statement<'a>,
+    find: Statement<'a>,
+    insert: Statement<'a>,
 }
+
+impl<'a> Statements<'a> {
+    fn new(connection: &'a Connection) -> Result<Self> {
+        let find = "SELECT p.sealed, v.content_type, v.attempt_count, v.epoch + 1
+                    FROM deliveries v JOIN payloads p ON p.id = v.id WHERE v.id = ?";
+        let insert = "INSERT INTO leases (id, destination, agent, epoch, until)
+                      VALUES (?, ?, ?, ?, ?)";
+        Ok(Self {
+            delete_due: Statement::new(connection, DELETE_DUE)?,
+            find: Statement::new(connection, find)?,
+            insert: Statement::new(connection, insert)?,
+        })
+    }
+
+    fn lease(
+        &mut self,
+        grant: &Grant,
+        agent: i64,
+        (due_at, id): (Timestamp, DeliveryId),
+        until: Timestamp,
+    ) -> Result<Option<SealedJob>> {
+        let destination = grant.destination;
+        let due = params![destination.0, Column(due_at), Column(id)];
+        self.delete_due.execute(due)?;
+        let read = |row: &Row<'_>| {
+            let (attempts, epoch): (u32, i64) = (row.get(2)?, row.get(3)?);
+            Ok((row.get(0)?, row.get(1)?, attempts + 1, epoch))
+        };
+        let found = self.find.one([Column(id)], read)?;
+        let Some((sealed_payload, content_type, attempt_number, epoch)) = found else {
+            // A row that should not be there must not hold up the others for ever.
+            tracing::error!(delivery = %id, "due without a payload; it is left out");
+            return Ok(None);
+        };
+        let leased = params![Column(id), destination.0, agent, epoch, Column(until)];
+        self.insert.execute(leased)?;
+        Ok(Some(SealedJob {
+            lease: LeaseId {
+                delivery: id,
+                epoch: epoch.unsigned_abs(),
+            },
+            destination,
+            agent: grant.agent.clone(),
+            sealed_payload,
+            content_type,
+            attempt_number,
+        }))
+    }
+}
+
+/// What [`delete_lease`] runs.
+pub(super) const DELETE_LEASE: &str = "DELETE FROM leases WHERE id = ?";
 
 /// Ends a lease, if there is one, without a word on what becomes of its delivery.
 pub(super) fn delete_lease(connection: &Connection, id: DeliveryId) -> Result<()> {
-    let delete = "DELETE FROM leases WHERE id = ?";
-    execute(connection, delete, [Column(id)])?;
+    execute(connection, DELETE_LEASE, [Column(id)])?;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod rows;
 mod secrets;
 mod settle;
 mod stops;
+mod submit;
 mod tenants;
 mod writer;
 

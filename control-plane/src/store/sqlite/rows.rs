@@ -10,7 +10,7 @@ use countersign_shared::{
     time::Timestamp,
 };
 use rusqlite::{
-    Connection, OptionalExtension as _, Params, Row, ToSql,
+    CachedStatement, Connection, OptionalExtension as _, Params, Row, ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 
@@ -307,6 +307,30 @@ pub(super) fn page<T>(
     Ok(Page::cut(all(connection, query, params, read)?, size))
 }
 
+/// A statement that is run several times in a row: taking it from the cache and putting it back costs a
+/// good part of what a small one does.
+pub(super) struct Statement<'a>(CachedStatement<'a>);
+
+impl<'a> Statement<'a> {
+    pub(super) fn new(connection: &'a Connection, statement: &str) -> Result<Self> {
+        Ok(Self(connection.prepare_cached(statement)?))
+    }
+
+    /// As [`one`].
+    pub(super) fn one<T>(
+        &mut self,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        Ok(self.0.query_row(params, read).optional()?)
+    }
+
+    /// As [`execute`].
+    pub(super) fn execute(&mut self, params: impl Params) -> Result<usize> {
+        Ok(self.0.execute(params)?)
+    }
+}
+
 /// Runs a statement; answers with how many rows it changed.
 pub(super) fn execute(
     connection: &Connection,
@@ -328,16 +352,21 @@ pub(super) fn destination_keys(
     connection: &Connection,
     name: &DestinationName,
 ) -> Result<(i64, i64)> {
-    let query = "SELECT d.key, d.account FROM destinations d JOIN accounts a ON a.key = d.account
-                 WHERE a.id = ? AND d.id = ?";
+    destination_keys_with(&mut Statement::new(connection, DESTINATION_KEYS)?, name)
+}
+
+/// What [`destination_keys_with`] runs.
+pub(super) const DESTINATION_KEYS: &str = "SELECT d.key, d.account
+    FROM destinations d JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ?";
+
+/// As [`destination_keys`].
+pub(super) fn destination_keys_with(
+    statement: &mut Statement<'_>,
+    name: &DestinationName,
+) -> Result<(i64, i64)> {
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    one(
-        connection,
-        query,
-        [name.account(), name.destination()],
-        read,
-    )?
-    .ok_or_else(|| StoreError::NotFound(name.to_string()))
+    let found = statement.one([name.account(), name.destination()], read)?;
+    found.ok_or_else(|| StoreError::NotFound(name.to_string()))
 }
 
 /// The store's handle of an agent.

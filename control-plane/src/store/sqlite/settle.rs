@@ -6,8 +6,8 @@ use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::{
-    leases::{delete_lease, insert_due},
-    rows::{Column, agent_key, execute, get, get_optional, one, signed},
+    leases::{DELETE_LEASE, insert_due},
+    rows::{Column, Statement, agent_key, execute, get, get_optional, signed},
 };
 use crate::{
     model::{DeliveryState, DestinationKey, Next, Settled, Settlement, Snapshot},
@@ -15,12 +15,35 @@ use crate::{
 };
 
 pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Vec<Settled>> {
-    let agent = agent_key(connection, &settlement.agent)?;
-    settlement
-        .outcomes
-        .iter()
-        .map(|outcome| settle_one(connection, settlement, agent, outcome))
-        .collect()
+    let mut settling = Settling {
+        connection,
+        agent: agent_key(connection, &settlement.agent)?,
+        settlement,
+        find: Statement::new(connection, FIND)?,
+        delete_lease: Statement::new(connection, DELETE_LEASE)?,
+        record: Statement::new(connection, RECORD)?,
+        finish: Statement::new(connection, FINISH)?,
+    };
+    let outcomes = settlement.outcomes.iter();
+    outcomes.map(|outcome| settling.settle(outcome)).collect()
+}
+
+const FIND: &str = "SELECT v.destination, v.payload_size, v.attempt_count, v.earlier_count,
+    v.accepted_at, v.held_since FROM leases l JOIN deliveries v ON v.id = l.id
+    WHERE l.id = ? AND l.epoch = ? AND l.agent = ?";
+const RECORD: &str = "INSERT INTO attempts (delivery, number, agent, record) VALUES (?, ?, ?, ?)";
+const FINISH: &str = "UPDATE deliveries SET state = ?, epoch = ?, due_at = NULL, last_class = ?,
+    attempt_count = attempt_count + 1, settled_at = ?, held_since = NULL WHERE id = ?";
+
+/// A settlement under way.
+struct Settling<'a> {
+    connection: &'a Connection,
+    agent: i64,
+    settlement: &'a Settlement,
+    find: Statement<'a>,
+    delete_lease: Statement<'a>,
+    record: Statement<'a>,
+    finish: Statement<'a>,
 }
 
 /// The leased delivery that an outcome is about.
@@ -31,91 +54,75 @@ struct Leased {
     snapshot: Snapshot,
 }
 
-fn settle_one(
-    connection: &Connection,
-    settlement: &Settlement,
-    agent: i64,
-    outcome: &Outcome,
-) -> Result<Settled> {
-    let query = "SELECT v.destination, v.payload_size, v.attempt_count, v.earlier_count,
-                 v.accepted_at, v.held_since
-                 FROM leases l JOIN deliveries v ON v.id = l.id
-                 WHERE l.id = ? AND l.epoch = ? AND l.agent = ?";
-    let wanted = params![Column(outcome.delivery), signed(outcome.epoch), agent];
-    let found = one(connection, query, wanted, |row| {
-        let attempt_count: u32 = row.get(2)?;
-        Ok(Leased {
-            destination: row.get(0)?,
-            payload_size: row.get(1)?,
-            attempt_count,
-            snapshot: Snapshot {
-                attempt_count: attempt_count.saturating_sub(row.get(3)?),
-                accepted_at: get(row, "accepted_at")?,
-                held_since: get_optional(row, "held_since")?,
-            },
-        })
-    })?;
-    let Some(leased) = found else {
-        return Ok(Settled::Stale);
-    };
-    let next = (settlement.decide)(&leased.snapshot, outcome);
-    delete_lease(connection, outcome.delivery)?;
-    if !matches!(next, Next::Again(_)) {
-        record(connection, settlement, outcome, leased.attempt_count + 1)?;
-    }
-    match next {
-        Next::Delivered | Next::DeadLetter => finish(connection, settlement.now, outcome, next)?,
-        Next::Retry(at) | Next::Again(at) | Next::Hold(at) => {
-            let held_since = match next {
-                Next::Hold(_) => Some(leased.snapshot.held_since.unwrap_or(settlement.now)),
-                Next::Again(_) => leased.snapshot.held_since,
-                _ => None,
-            };
-            wait(connection, outcome, next, at, held_since)?;
-            insert_due(connection, leased.destination, at, outcome.delivery)?;
+impl Settling<'_> {
+    fn settle(&mut self, outcome: &Outcome) -> Result<Settled> {
+        let Some(leased) = self.find(outcome)? else {
+            return Ok(Settled::Stale);
+        };
+        let now = self.settlement.now;
+        let next = (self.settlement.decide)(&leased.snapshot, outcome);
+        self.delete_lease.execute([Column(outcome.delivery)])?;
+        if !matches!(next, Next::Again(_)) {
+            self.record(outcome, leased.attempt_count + 1)?;
         }
+        match next {
+            Next::Delivered => self.finish(outcome, DeliveryState::Delivered)?,
+            Next::DeadLetter => self.finish(outcome, DeliveryState::DeadLetter)?,
+            Next::Retry(at) | Next::Again(at) | Next::Hold(at) => {
+                let held_since = match next {
+                    Next::Hold(_) => Some(leased.snapshot.held_since.unwrap_or(now)),
+                    Next::Again(_) => leased.snapshot.held_since,
+                    _ => None,
+                };
+                wait(self.connection, outcome, next, at, held_since)?;
+                insert_due(self.connection, leased.destination, at, outcome.delivery)?;
+            }
+        }
+        Ok(Settled::Applied {
+            destination: DestinationKey(leased.destination),
+            payload_size: leased.payload_size,
+            next,
+        })
     }
-    Ok(Settled::Applied {
-        destination: DestinationKey(leased.destination),
-        payload_size: leased.payload_size,
-        next,
-    })
-}
 
-fn record(
-    connection: &Connection,
-    settlement: &Settlement,
-    outcome: &Outcome,
-    number: u32,
-) -> Result<()> {
-    let insert = "INSERT INTO attempts (delivery, number, agent, record) VALUES (?, ?, ?, ?)";
-    let made = params![
-        Column(outcome.delivery),
-        number,
-        settlement.agent.id().as_str(),
-        wire::outcome_to_wire(outcome).encode_to_vec()
-    ];
-    execute(connection, insert, made)?;
-    Ok(())
-}
+    fn find(&mut self, outcome: &Outcome) -> Result<Option<Leased>> {
+        let epoch = signed(outcome.epoch);
+        let wanted = params![Column(outcome.delivery), epoch, self.agent];
+        self.find.one(wanted, |row| {
+            let attempt_count: u32 = row.get(2)?;
+            Ok(Leased {
+                destination: row.get(0)?,
+                payload_size: row.get(1)?,
+                attempt_count,
+                snapshot: Snapshot {
+                    attempt_count: attempt_count.saturating_sub(row.get(3)?),
+                    accepted_at: get(row, "accepted_at")?,
+                    held_since: get_optional(row, "held_since")?,
+                },
+            })
+        })
+    }
 
-fn finish(connection: &Connection, now: Timestamp, outcome: &Outcome, next: Next) -> Result<()> {
-    let state = match next {
-        Next::Delivered => DeliveryState::Delivered,
-        _ => DeliveryState::DeadLetter,
-    };
-    let update = "UPDATE deliveries SET state = ?, epoch = ?, due_at = NULL, last_class = ?,
-                  attempt_count = attempt_count + 1, settled_at = ?, held_since = NULL
-                  WHERE id = ?";
-    let settled = params![
-        Column(state),
-        signed(outcome.epoch),
-        Column(outcome.class),
-        Column(now),
-        Column(outcome.delivery)
-    ];
-    execute(connection, update, settled)?;
-    Ok(())
+    fn record(&mut self, outcome: &Outcome, number: u32) -> Result<()> {
+        self.record.execute(params![
+            Column(outcome.delivery),
+            number,
+            self.settlement.agent.id().as_str(),
+            wire::outcome_to_wire(outcome).encode_to_vec()
+        ])?;
+        Ok(())
+    }
+
+    fn finish(&mut self, outcome: &Outcome, state: DeliveryState) -> Result<()> {
+        self.finish.execute(params![
+            Column(state),
+            signed(outcome.epoch),
+            Column(outcome.class),
+            Column(self.settlement.now),
+            Column(outcome.delivery)
+        ])?;
+        Ok(())
+    }
 }
 
 fn wait(
