@@ -60,9 +60,10 @@ const PREFIX: &str = "countersign-bench-";
 
 const NOTES: &str = "\
 What is measured:
-  The bare client runs first, for 5 seconds at most: POSTs of the same payload to the same receiver \
-over mutual TLS, from a process of its own. Then deliveries are submitted over SubmitDeliveries for \
---duration seconds, and the run ends when all that was accepted to live destinations is settled.
+  The bare client runs for 5 seconds at most, POSTs of the same payload to the same receiver over \
+mutual TLS from a process of its own. Then deliveries are submitted over SubmitDeliveries for \
+--duration seconds until all that was accepted to live destinations is settled. Then the bare client \
+runs again: both of its runs count together, as shared machines are not equally fast all the time.
 
   CPU time (/proc/PID/stat) and bytes written (/proc/PID/io) are counted from the first measured \
 submission until everything is settled, and divided by the deliveries received between. Attempts at \
