@@ -18,7 +18,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where metrics and health are served; nowhere when absent.
     pub listen_http: Option<SocketAddr>,
-    /// Most jobs in hand, unacknowledged outcomes included. 1 to 65,536, default 1,024.
+    /// Most jobs in hand, unacknowledged outcomes included. 1 to 65,536, default 2,048.
     pub max_jobs: u32,
     /// Most payload bytes in hand; one job may exceed it. 64 KiB to 4 GiB, default 64 MiB.
     pub max_bytes: u64,
@@ -88,7 +88,7 @@ fn parse(
         Some(Config {
             data_dir: data_dir?,
             listen_http,
-            max_jobs: max_jobs.and_then(|it| it.try_into().ok()).unwrap_or(1024),
+            max_jobs: max_jobs.and_then(|it| it.try_into().ok()).unwrap_or(2048),
             max_bytes: max_bytes.unwrap_or(64 << 20),
             egress,
             log_format: log_format.unwrap_or_default(),
@@ -142,7 +142,7 @@ mod tests {
         let flags = vec![("data_dir", "/d".into())];
         let config = parse("c.toml", "data_dir = '/elsewhere'", flags).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("/d"));
-        assert_eq!((config.max_jobs, config.max_bytes), (1024, 64 << 20));
+        assert_eq!((config.max_jobs, config.max_bytes), (2048, 64 << 20));
         assert_eq!(config.listen_http, None);
         assert_eq!(config.egress, Egress::default());
     }

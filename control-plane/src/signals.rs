@@ -16,8 +16,17 @@ use crate::model::{DestinationKey, Evidence, Shown};
 pub struct Hints {
     /// When each destination's next delivery may be due.
     pub due: HashMap<DestinationKey, Timestamp>,
-    /// How many leases of each destination have ended.
-    pub ended: HashMap<DestinationKey, usize>,
+    /// The leases of each destination that have ended.
+    pub ended: HashMap<DestinationKey, Ended>,
+}
+
+/// Leases of one destination that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ended {
+    /// How many.
+    pub count: usize,
+    /// Of how many the attempt ran out of time.
+    pub timed_out: usize,
 }
 
 /// Collects hints for the dispatcher and wakes it. At most one entry for each destination.
@@ -38,9 +47,14 @@ impl Wake {
         self.notify.notify_one();
     }
 
-    /// A lease of `destination` has ended.
-    pub fn lease_ended(&self, destination: DestinationKey) {
-        *self.lock().ended.entry(destination).or_default() += 1;
+    /// A lease of `destination` has ended, its attempt perhaps because it `timed_out`.
+    pub fn lease_ended(&self, destination: DestinationKey, timed_out: bool) {
+        {
+            let mut hints = self.lock();
+            let ended = hints.ended.entry(destination).or_default();
+            ended.count += 1;
+            ended.timed_out += usize::from(timed_out);
+        }
         self.notify.notify_one();
     }
 

@@ -90,7 +90,12 @@ impl Settle {
             self.observations.note(destination, shown);
             self.holds.note(destination, class);
         }
-        self.wake.lease_ended(destination);
+        let timed_out = [
+            FailureClass::RequestTimeout,
+            FailureClass::ConnectionTimeout,
+        ];
+        self.wake
+            .lease_ended(destination, timed_out.contains(&class));
         match next {
             Next::Retry(at) | Next::Again(at) | Next::Hold(at) => self.wake.due(destination, at),
             Next::Delivered => self.metrics.settled_after(age(lease, now)),

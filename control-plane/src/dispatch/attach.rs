@@ -111,7 +111,7 @@ impl Attach {
         }
         let released = self.store.release_all_but(agent, held, now).await;
         for destination in released.map_err(AttachError::Store)? {
-            self.wake.lease_ended(destination);
+            self.wake.lease_ended(destination, false);
             self.wake.due(destination, now);
         }
         self.sessions.add(Arc::clone(&session));

@@ -129,9 +129,9 @@ impl Dispatcher {
         for (destination, at) in hints.due {
             self.due.hint(destination, at);
         }
-        for (destination, count) in hints.ended {
+        for (destination, ended) in hints.ended {
             if let Some(window) = self.windows.get_mut(&destination) {
-                window.ended(count);
+                window.ended(ended);
             }
         }
     }
@@ -209,12 +209,12 @@ impl Dispatcher {
                 self.windows.remove(&destination);
                 continue;
             };
-            let open = self.windows.entry(destination).or_default().open(now);
             let held = self.holds.held(destination);
+            let window = self.windows.entry(destination).or_default();
             candidates.push(Candidate {
                 destination,
                 region: info.region,
-                room: expected.min(room(info.window, held, open)),
+                room: window.room(now, expected, most(info.window, held)),
                 pick: held.map(|_| usize::from(u16::from_be_bytes(random::bytes()))),
             });
         }
@@ -295,15 +295,14 @@ impl Dispatcher {
     }
 }
 
-/// How many leases more a destination can have. While it is held, one at a time shows whether the cause
+/// How many leases a destination can use. While it is held, one at a time shows whether the cause
 /// is gone, and spares a receiver that refuses; where the agent's own policy holds it, there is nobody
 /// to spare, and another agent may well connect.
-fn room(window: usize, held: Option<FailureClass>, open: usize) -> usize {
-    let window = match held {
+fn most(window: usize, held: Option<FailureClass>) -> usize {
+    match held {
         None | Some(FailureClass::EgressDenied) => window,
         Some(_) => 1,
-    };
-    window.saturating_sub(open)
+    }
 }
 
 /// The next change that is waiting, or that there were more than could be kept; `None` when there is
@@ -324,11 +323,9 @@ mod tests {
 
     #[test]
     fn a_held_destination_gets_one_lease_at_a_time() {
-        assert_eq!((room(8, None, 3), room(8, None, 9)), (5, 0));
-        let refused = Some(FailureClass::ClientCaNotTrusted);
-        assert_eq!((room(8, refused, 0), room(8, refused, 1)), (1, 0));
-        assert_eq!(room(8, refused, 5), 0, "what was out before it was held");
-        assert_eq!(room(8, Some(FailureClass::EgressDenied), 3), 5);
+        assert_eq!(most(8, None), 8);
+        assert_eq!(most(8, Some(FailureClass::ClientCaNotTrusted)), 1);
+        assert_eq!(most(8, Some(FailureClass::EgressDenied)), 8);
     }
 
     #[test]
