@@ -197,14 +197,14 @@ impl ScopeKey {
         open().map_err(|error| VaultError::Seal(identity.clone(), error))
     }
 
-    /// Seals a delivery's payload.
+    /// Seals a delivery's content, which lies in several pieces.
     ///
     /// # Errors
     /// [`VaultError::Seal`] when it is larger than AES-GCM takes.
-    pub fn seal_payload(&self, id: DeliveryId, payload: &[u8]) -> Result<Vec<u8>, VaultError> {
+    pub fn seal_payload(&self, id: DeliveryId, parts: &[&[u8]]) -> Result<Vec<u8>, VaultError> {
         self.0
             .derive(id.as_bytes())
-            .seal(payload, id.as_bytes())
+            .seal_parts(parts, id.as_bytes())
             .map_err(|error| VaultError::Seal(format!("payload of {id}"), error))
     }
 
@@ -259,7 +259,7 @@ mod tests {
         let key = key();
         let now = Timestamp::from_unix_seconds(1);
         let (a, b) = (random::uuid_v7(now).into(), random::uuid_v7(now).into());
-        let sealed = key.seal_payload(a, b"body").unwrap();
+        let sealed = key.seal_payload(a, &[b"bo", b"dy"]).unwrap();
         assert_eq!(key.open_payload(a, sealed.clone()).unwrap(), "body");
         assert!(key.open_payload(b, sealed).is_err());
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
+    headers::Headers,
     name::{DeliveryId, DestinationName},
     time::Timestamp,
 };
@@ -27,13 +28,15 @@ pub struct LeasedJob {
     pub expires_at: Timestamp,
     /// The payload, byte for byte.
     pub payload: Bytes,
+    /// Headers of the sender's own.
+    pub headers: Headers,
     /// Media type of the payload.
     pub content_type: String,
     /// 1 for the first.
     pub attempt_number: u32,
 }
 
-/// Without the payload: it may be personal.
+/// Without payload and headers: they may be personal.
 impl std::fmt::Debug for LeasedJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LeasedJob")

@@ -4,7 +4,7 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `time`, `secret`, `files`, `digest`, `address_range`
+//! 1. `time`, `secret`, `files`, `digest`, `address_range`, `headers`
 //! 2. `random`
 //! 3. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`
 //! 4. `outcome`, `bundle`, `job`, `join_token`
@@ -17,6 +17,7 @@ pub mod class;
 pub mod config;
 pub mod digest;
 pub mod files;
+pub mod headers;
 pub mod job;
 pub mod join_token;
 pub mod logging;

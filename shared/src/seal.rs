@@ -87,11 +87,22 @@ impl SealingKey {
     /// # Errors
     /// [`SealError::TooLarge`].
     pub fn seal(&self, plaintext: &[u8], identity: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.seal_parts(&[plaintext], identity)
+    }
+
+    /// As [`SealingKey::seal`], for what lies in several pieces: as if they were one.
+    ///
+    /// # Errors
+    /// [`SealError::TooLarge`].
+    pub fn seal_parts(&self, parts: &[&[u8]], identity: &[u8]) -> Result<Vec<u8>, SealError> {
         let nonce = random::unique::<NONCE_LENGTH>();
         // In one piece of memory: payloads are many, and can be large.
-        let mut blob = Vec::with_capacity(plaintext.len() + OVERHEAD);
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let mut blob = Vec::with_capacity(length + OVERHEAD);
         blob.extend_from_slice(&nonce);
-        blob.extend_from_slice(plaintext);
+        for part in parts {
+            blob.extend_from_slice(part);
+        }
         let (_, message) = blob.split_at_mut(NONCE_LENGTH);
         let tag = self
             .cipher

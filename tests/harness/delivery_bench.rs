@@ -11,6 +11,7 @@ use countersign_agent::{
 };
 use countersign_shared::{
     bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement, parse_destination_url},
+    headers::Headers,
     job::{LeaseId, LeasedJob},
     name::DestinationName,
     outcome::Outcome,
@@ -153,6 +154,7 @@ impl DeliveryBench {
             destination: self.destination.clone(),
             expires_at: now.plus(Duration::from_secs(90)),
             payload: vec![b'x'; size].into(),
+            headers: Headers::default(),
             content_type: "text/plain".to_owned(),
             attempt_number: 1,
         }

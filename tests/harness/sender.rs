@@ -191,6 +191,7 @@ impl Sender {
                 event_type: "order.paid".to_owned(),
                 // What makes it safe to send again after a lost answer.
                 request_id: format!("order-{sequence}"),
+                ..SubmitDeliveryRequest::default()
             }),
         }
     }

@@ -93,6 +93,28 @@ fn a_payload_arrives_byte_for_byte_over_mutual_tls() {
     );
 }
 
+/// With every attempt, and none of the agent's own is replaced.
+#[test]
+fn headers_of_the_sender_s_own_go_along() {
+    let stage = stage("own-headers");
+    let destination = stage.destination(&stage.acme);
+    let request = json!({
+        "destination": destination,
+        "payload": STANDARD.encode("{}"),
+        "headers": {"Authorization": "Basic c2VuZGVyOnNlY3JldA==", "x-tenant": "north, 7"},
+    });
+    let api = stage.setting.api();
+    let answer = api.ok("DeliveryService/SubmitDelivery", &request);
+    let delivery = answer["delivery"]["name"].as_str().unwrap();
+    stage.setting.wait_until_delivered(delivery);
+    let request = stage.application.requests().pop().unwrap();
+    let own = ["authorization", "x-tenant"].map(|name| request.header(name).unwrap());
+    assert_eq!(own, ["Basic c2VuZGVyOnNlY3JldA==", "north, 7"]);
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    let logs = stage.agent.output() + &stage.setting.control_plane.output();
+    assert!(!logs.contains("c2VuZGVy"), "{logs}");
+}
+
 fn client_certificate(setting: &Setting, destination: &str) -> Value {
     let request = json!({"name": format!("{destination}/clientCertificates/1")});
     let answer = setting

@@ -11,7 +11,6 @@ use countersign_shared::{
     outcome::{AttemptTimings, Outcome},
     time::{Clock, Timestamp},
 };
-use http::header::InvalidHeaderValue;
 use tokio::time::Instant;
 
 use super::{
@@ -78,7 +77,7 @@ pub(super) async fn attempt(
 }
 
 impl Attempt<'_> {
-    async fn make(&self, now: Timestamp) -> Result<Ended, InvalidHeaderValue> {
+    async fn make(&self, now: Timestamp) -> Result<Ended, http::Error> {
         let bundle = self.bundle;
         let usability = bundle.active.usability(now);
         let remembered = bundle.refusal();
@@ -117,7 +116,7 @@ impl Attempt<'_> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    async fn try_with(&self, ready: &Ready) -> Result<Judged, InvalidHeaderValue> {
+    async fn try_with(&self, ready: &Ready) -> Result<Judged, http::Error> {
         let client = &ready.client;
         let mut repeats = 0;
         loop {

@@ -140,7 +140,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use countersign_shared::random;
+    use countersign_shared::{headers::Headers, random};
 
     use super::*;
 
@@ -156,6 +156,7 @@ mod tests {
             destination: "accounts/a/destinations/d".parse().unwrap(),
             expires_at: NOW.plus(LEASE),
             payload: Bytes::from_static(b"12345"),
+            headers: Headers::default(),
             content_type: "text/plain".into(),
             attempt_number: 1,
         }

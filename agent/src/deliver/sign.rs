@@ -10,7 +10,7 @@ use countersign_shared::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
-    header::{CONTENT_TYPE, InvalidHeaderValue, USER_AGENT},
+    header::{CONTENT_TYPE, USER_AGENT},
 };
 
 use super::prepared::Prepared;
@@ -22,15 +22,19 @@ const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 /// Signs `job` as sent at `at`.
 ///
 /// # Errors
-/// When the media type can't be a header's value.
+/// When the media type or a header of the sender's can't be one.
 pub(super) fn sign(
     job: &LeasedJob,
     bundle: &Prepared,
     at: Timestamp,
-) -> Result<Request<Bytes>, InvalidHeaderValue> {
+) -> Result<Request<Bytes>, http::Error> {
     let id = job.lease.delivery.to_string();
     let signature = sign_v1(&bundle.signing_secrets, &id, at, &job.payload);
     let mut headers = HeaderMap::with_capacity(8);
+    for (name, value) in job.headers.iter() {
+        headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    // After the sender's: what is ours can't be replaced.
     headers.insert(ID, HeaderValue::try_from(id)?);
     headers.insert(TIMESTAMP, HeaderValue::from(at.as_unix_seconds()));
     headers.insert(SIGNATURE, HeaderValue::try_from(signature)?);

@@ -2,6 +2,7 @@
 
 use countersign_proto::v1;
 use countersign_shared::{
+    headers::Headers,
     job::{LeaseId, LeasedJob},
     time::Timestamp,
     wire::{self, WireError},
@@ -29,6 +30,7 @@ pub(super) fn job_from_wire(job: v1::Job, now: Timestamp) -> Result<LeasedJob, W
         destination: job.destination.parse()?,
         expires_at,
         payload: job.payload,
+        headers: Headers::new(job.headers).map_err(|_| WireError::Value("headers"))?,
         content_type: job.content_type,
         attempt_number: u32::try_from(job.attempt_number)
             .map_err(|_| WireError::Value("attempt_number"))?,
@@ -37,7 +39,7 @@ pub(super) fn job_from_wire(job: v1::Job, now: Timestamp) -> Result<LeasedJob, W
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::HashMap, time::Duration};
 
     use countersign_shared::random;
 
@@ -53,6 +55,7 @@ mod tests {
             lease_expire_time: Some(wire::timestamp_to_wire(NOW)),
             payload: "x".into(),
             content_type: "text/plain".into(),
+            headers: HashMap::from([("x-tenant".into(), "7".into())]),
             attempt_number: 1,
             lease_duration: Some(wire::duration_to_wire(Duration::from_secs(90))),
         }
@@ -72,10 +75,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         type Case = (&'static str, fn(&mut v1::Job));
-        let cases: [Case; 4] = [
+        let cases: [Case; 5] = [
             ("delivery_id", |job| job.delivery_id.clear()),
             ("epoch", |job| job.epoch = -1),
             ("accounts/", |job| job.destination = "nowhere".into()),
+            ("headers", |job| {
+                job.headers.insert("host".into(), "elsewhere".into());
+            }),
             ("lease_duration", |job| {
                 job.lease_duration = None;
                 job.lease_expire_time = None;

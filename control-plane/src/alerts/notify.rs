@@ -1,7 +1,7 @@
 //! Alerts as webhooks, through the product's own delivery, to a destination that the operator names.
 
 use bytes::Bytes;
-use countersign_shared::name::DestinationName;
+use countersign_shared::{headers::Headers, name::DestinationName};
 
 use crate::{
     deliveries::{Submission, Submit},
@@ -27,6 +27,7 @@ impl Notifier {
         let submission = Submission {
             destination: self.destination.clone(),
             payload: Bytes::from(body(event_type, alert)),
+            headers: Headers::default(),
             content_type: "application/json".to_owned(),
             event_type: event_type.to_owned(),
             // The same change told twice (after a crash in between) is delivered once.

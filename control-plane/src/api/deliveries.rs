@@ -2,6 +2,7 @@
 
 use countersign_proto::v1::{self, delivery_service_server::DeliveryService};
 use countersign_shared::{
+    headers::Headers,
     name::{AccountName, DeliveryId, DestinationName, split},
     tasks::{OnFailure, Tasks},
     time::Timestamp,
@@ -337,12 +338,16 @@ fn submission(request: v1::SubmitDeliveryRequest) -> Result<Submission, Status> 
     violations.visible_ascii("content_type", &request.content_type, MAX_TYPE);
     violations.visible_ascii("event_type", &request.event_type, MAX_TYPE);
     violations.request_id(&request.request_id);
+    let headers = Headers::new(request.headers);
+    let headers = headers.map_err(|error| violations.add("headers", error.to_string()));
     let content_type = match request.content_type.as_str() {
         "" => "application/json".to_owned(),
         _ => request.content_type,
     };
+    let (destination, headers) = violations.finish(destination.zip(headers.ok()))?;
     Ok(Submission {
-        destination: violations.finish(destination)?,
+        destination,
+        headers,
         payload: request.payload,
         content_type,
         event_type: request.event_type,

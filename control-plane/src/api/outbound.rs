@@ -117,6 +117,11 @@ fn job_to_wire(job: LeasedJob, lease: std::time::Duration) -> v1::Job {
         epoch: i64::try_from(job.lease.epoch).unwrap_or(i64::MAX),
         lease_expire_time: Some(timestamp_to_wire(job.expires_at)),
         payload: job.payload,
+        headers: job
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
         content_type: job.content_type,
         attempt_number: i32::try_from(job.attempt_number).unwrap_or(i32::MAX),
         lease_duration: Some(duration_to_wire(lease)),

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod by_hand;
+pub mod content;
 mod recount;
 mod release;
 mod retention;

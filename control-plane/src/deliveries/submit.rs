@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_shared::{
     digest::sha256,
+    headers::Headers,
     name::{DeliveryId, DestinationName},
     random,
     time::Clock,
 };
 use thiserror::Error;
 
-use super::{Backlog, Full, Place};
+use super::{Backlog, Full, Place, content};
 use crate::{
     metrics::Metrics,
     model::{Delivery, NewDelivery, RequestKey},
@@ -27,6 +28,8 @@ pub struct Submission {
     pub destination: DestinationName,
     /// The payload, byte for byte.
     pub payload: Bytes,
+    /// Headers of the sender's own.
+    pub headers: Headers,
     /// Media type.
     pub content_type: String,
     /// What kind of event.
@@ -158,11 +161,12 @@ impl Submit {
             }
             Err(error) => return Err(error.into()),
         };
+        let head = content::head(&submission.headers);
         let new = NewDelivery {
             id,
-            sealed_payload: scope.seal_payload(id, &submission.payload)?,
+            sealed_payload: scope.seal_payload(id, &[&head, &submission.payload])?,
             payload_size,
-            request: request_key(&submission),
+            request: request_key(&submission, &head),
             destination: submission.destination,
             content_type: submission.content_type,
             event_type: submission.event_type,
@@ -194,21 +198,23 @@ fn unanswered() -> StoreError {
     StoreError::Corrupt("no answer to a submission".to_owned())
 }
 
-fn request_key(submission: &Submission) -> Option<RequestKey> {
+fn request_key(submission: &Submission, head: &[u8]) -> Option<RequestKey> {
     if submission.request_id.is_empty() {
         return None;
     }
-    // Lengths in front, so that two different submissions never hash alike.
-    let mut content = Vec::with_capacity(submission.payload.len() + 256);
+    // The headers have one form only. Lengths in front, so that two different submissions never hash
+    // alike.
+    let mut hashed = Vec::with_capacity(512);
     let parts = [
         submission.destination.as_str().as_bytes(),
         submission.content_type.as_bytes(),
         submission.event_type.as_bytes(),
+        head,
         &sha256(&submission.payload),
     ];
     for part in parts {
-        content.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        content.extend_from_slice(part);
+        hashed.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        hashed.extend_from_slice(part);
     }
     let scope = format!(
         "SubmitDelivery accounts/{}",
@@ -217,6 +223,6 @@ fn request_key(submission: &Submission) -> Option<RequestKey> {
     Some(RequestKey::new(
         scope,
         submission.request_id.clone(),
-        &content,
+        &hashed,
     ))
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     bundles::{BundleError, Bundles},
+    deliveries::content,
     model::SealedJob,
     store::{Store, StoreError},
     vault::{Vault, VaultError},
@@ -72,12 +73,16 @@ impl Sender {
     ) -> Result<(), VaultError> {
         let scope = format!("accounts/{}", destination.account());
         let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
-        let payload = scope.open_payload(job.lease.delivery, job.sealed_payload)?;
+        let delivery = job.lease.delivery;
+        let opened = scope.open_payload(delivery, job.sealed_payload)?;
+        let unreadable = || StoreError::Corrupt(format!("the content of {delivery}"));
+        let (headers, payload) = content::split(opened).ok_or_else(unreadable)?;
         let job = LeasedJob {
             lease: job.lease,
             destination: destination.clone(),
             expires_at: until,
             payload,
+            headers,
             content_type: job.content_type,
             attempt_number: job.attempt_number,
         };

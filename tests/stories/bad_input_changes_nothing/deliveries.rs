@@ -24,6 +24,15 @@ fn payloads() {
         // A line break would let a sender write headers of its own.
         calls.push((submit(field, json!("text/plain\r\nx: y")), field));
     }
+    for headers in [
+        json!({"Webhook-Id": "mine"}),
+        json!({"transfer-encoding": "chunked"}),
+        json!({"x-a": "b\r\nhost: elsewhere"}),
+        json!({"x-a": "1", "X-A": "2"}),
+        json!({"x-a": "x".repeat(8192)}),
+    ] {
+        calls.push((submit("headers", headers), "headers"));
+    }
     calls.push((submit("request_id", json!("r".repeat(101))), "request_id"));
     let calls: Vec<_> = calls
         .into_iter()

@@ -17,6 +17,7 @@ use countersign_agent::{
 };
 use countersign_shared::{
     bundle::{Bundle, Credential, MinimumTls, MtlsEnforcement, parse_destination_url},
+    headers::Headers,
     job::{LeaseId, LeasedJob},
     name::DestinationName,
     outcome::Outcome,
@@ -149,6 +150,7 @@ impl Bench {
             destination: destination(),
             expires_at: now.plus(Duration::from_secs(90)),
             payload: payload.into(),
+            headers: Headers::default(),
             content_type: "application/json".into(),
             attempt_number: 1,
         }

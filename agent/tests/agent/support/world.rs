@@ -163,6 +163,7 @@ pub(crate) fn job(lease: Duration) -> Job {
         lease_expire_time: None,
         payload: "{}".into(),
         content_type: "application/json".into(),
+        headers: Default::default(),
         attempt_number: 1,
         lease_duration: Some(wire::duration_to_wire(lease)),
     }
