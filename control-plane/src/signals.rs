@@ -3,7 +3,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::AddAssign,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use countersign_shared::{class::FailureClass, name::DestinationName, time::Timestamp};
@@ -25,8 +27,101 @@ pub struct Hints {
 pub struct Ended {
     /// How many.
     pub count: usize,
-    /// Of how many the attempt ran out of time.
+    /// Of how many the attempt was answered, and not with a 5xx.
+    pub answered: usize,
+    /// Of how many it found the receiver unreachable, silent or in trouble.
+    pub failed: usize,
+    /// Of how many it ran out of time.
     pub timed_out: usize,
+    /// The longest pause that the receiver asked for.
+    pub pause: Option<Duration>,
+}
+
+impl Ended {
+    /// One lease of which nothing is known but that it has ended.
+    pub fn one() -> Self {
+        Self {
+            count: 1,
+            ..Self::default()
+        }
+    }
+
+    /// The lease of an attempt that ended as `class`, with `Retry-After`.
+    pub fn by(class: FailureClass, retry_after: Option<Duration>) -> Self {
+        use FailureClass as Class;
+        let silent = matches!(class, Class::RequestTimeout | Class::ConnectionTimeout);
+        let failed = silent
+            || matches!(
+                class,
+                Class::HttpServerError
+                    | Class::ConnectionRefused
+                    | Class::ConnectionLost
+                    | Class::DnsFailure
+                    | Class::TlsHandshakeFailed
+            );
+        let asks = matches!(class, Class::HttpRateLimited | Class::HttpServerError);
+        Self {
+            answered: usize::from(class.is_answer() && !failed),
+            failed: usize::from(failed),
+            timed_out: usize::from(silent),
+            pause: retry_after.filter(|_| asks),
+            ..Self::one()
+        }
+    }
+}
+
+impl AddAssign for Ended {
+    fn add_assign(&mut self, other: Self) {
+        self.count += other.count;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.timed_out += other.timed_out;
+        self.pause = self.pause.max(other.pause);
+    }
+}
+
+/// How deliveries to a destination flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flow {
+    /// What is in the way.
+    pub state: FlowState,
+    /// How many attempts in a row found the receiver unreachable, silent or in trouble.
+    pub failures_in_a_row: u32,
+}
+
+/// What is in the way of a destination's deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlowState {
+    /// Nothing.
+    #[default]
+    Open,
+    /// The receiver asked for a pause until then.
+    Paused(Timestamp),
+    /// Most attempts fail: one goes out then.
+    Probing(Timestamp),
+}
+
+/// How deliveries flow, as the dispatcher says: one entry for each destination where something is in the
+/// way, or was lately.
+#[derive(Debug, Default)]
+pub struct Flows(Mutex<HashMap<DestinationKey, Flow>>);
+
+impl Flows {
+    /// Deliveries to `destination` flow so.
+    pub fn say(&self, destination: DestinationKey, flow: Flow) {
+        let mut flows = locked(&self.0);
+        if flow == Flow::default() {
+            flows.remove(&destination);
+        } else {
+            flows.insert(destination, flow);
+        }
+    }
+
+    /// How deliveries to `destination` flow.
+    pub fn of(&self, destination: DestinationKey) -> Flow {
+        let flows = locked(&self.0);
+        flows.get(&destination).copied().unwrap_or_default()
+    }
 }
 
 /// Collects hints for the dispatcher and wakes it. At most one entry for each destination.
@@ -47,14 +142,9 @@ impl Wake {
         self.notify.notify_one();
     }
 
-    /// A lease of `destination` has ended, its attempt perhaps because it `timed_out`.
-    pub fn lease_ended(&self, destination: DestinationKey, timed_out: bool) {
-        {
-            let mut hints = self.lock();
-            let ended = hints.ended.entry(destination).or_default();
-            ended.count += 1;
-            ended.timed_out += usize::from(timed_out);
-        }
+    /// Leases of `destination` have ended.
+    pub fn lease_ended(&self, destination: DestinationKey, ended: Ended) {
+        *self.lock().ended.entry(destination).or_default() += ended;
         self.notify.notify_one();
     }
 

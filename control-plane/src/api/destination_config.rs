@@ -13,8 +13,10 @@ use countersign_shared::{
     },
 };
 
-use super::violations::Violations;
-use crate::model::{Destination, DestinationConfig, DestinationState, KeyAlgorithm, TrustModel};
+use super::{delivery_policy, violations::Violations};
+use crate::model::{
+    DeliveryPolicy, Destination, DestinationConfig, DestinationState, KeyAlgorithm, TrustModel,
+};
 
 /// How much is shown of a text that is no range: as long as the longest that is one.
 const LONGEST_RANGE: usize = 49;
@@ -32,6 +34,8 @@ pub(super) const FIELDS: &[&str] = &[
     "attempt_timeout",
     "concurrency_limit",
     "allowed_ranges",
+    "retry_policy",
+    "rate_limit_per_second",
 ];
 
 /// A new destination's configuration; `url` is required, the rest has defaults.
@@ -48,6 +52,7 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
         attempt_timeout: ATTEMPT_TIMEOUT.2,
         concurrency_limit: CONCURRENCY_LIMIT.2,
         allowed_ranges: Vec::new(),
+        policy: DeliveryPolicy::default(),
     };
     for field in FIELDS
         .iter()
@@ -108,6 +113,8 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
         "attempt_timeout" => wire.attempt_timeout.is_some(),
         "concurrency_limit" => wire.concurrency_limit != 0,
         "allowed_ranges" => !wire.allowed_ranges.is_empty(),
+        "retry_policy" => wire.retry_policy.is_some(),
+        "rate_limit_per_second" => wire.rate_limit_per_second != 0,
         _ => false,
     }
 }
@@ -157,6 +164,14 @@ pub(super) fn apply(
         "attempt_timeout" => apply_timeout(violations, config, wire, name),
         "concurrency_limit" => apply_limit(violations, config, wire, name),
         "allowed_ranges" => apply_ranges(violations, config, wire, name),
+        "retry_policy" => {
+            let wire = wire.retry_policy.as_ref();
+            config.policy.retry = delivery_policy::retry(violations, &name, wire);
+        }
+        "rate_limit_per_second" => {
+            let wire = wire.rate_limit_per_second;
+            config.policy.rate_limit = delivery_policy::rate_limit(violations, &name, wire);
+        }
         _ => {}
     }
 }
@@ -257,7 +272,13 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
         create_time: Some(timestamp_to_wire(destination.created_at)),
         update_time: Some(timestamp_to_wire(destination.updated_at)),
         etag: destination.revision.to_string(),
+        retry_policy: delivery_policy::retry_to_wire(&config.policy.retry),
+        rate_limit_per_second: config
+            .policy
+            .rate_limit
+            .map_or(0, |limit| i32::try_from(limit).unwrap_or(i32::MAX)),
         client_certificate_rotation: None,
+        delivery_flow: None,
         durable_agents: Vec::new(),
     }
 }
@@ -303,6 +324,11 @@ mod tests {
             trust_model: 9,
             key_algorithm: 9,
             display_name: "\u{7}".into(),
+            rate_limit_per_second: -1,
+            retry_policy: Some(v1::RetryPolicy {
+                deadline: Some(prost_types::Duration::default()),
+                waits: None,
+            }),
             ..v1::Destination::default()
         };
         let mut violations = Violations::default();
@@ -310,7 +336,7 @@ mod tests {
         let message = violations.check().unwrap_err().message().to_owned();
         for field in FIELDS {
             assert!(
-                message.contains(&format!("destination.{field}:")),
+                message.contains(&format!("destination.{field}")),
                 "{field}: {message}"
             );
         }

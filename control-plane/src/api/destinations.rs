@@ -1,6 +1,6 @@
 //! DestinationService.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use countersign_proto::v1::{self, destination_service_server::DestinationService};
 use countersign_shared::{
@@ -11,6 +11,7 @@ use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use super::{
+    delivery_policy::flow_to_wire,
     destination_config::{self as config, to_wire},
     page,
     rotation_wire::{self, operation_error},
@@ -22,6 +23,7 @@ use crate::{
     destinations::{Destinations, ReceiverConfiguration, ServerKind, receiver_configuration},
     model::{AuthorityOwner, Destination, DestinationState, RequestKey, TrustModel},
     rotation::Rotations,
+    signals::Flows,
 };
 
 /// How long older signing secrets are used unless told, and at most.
@@ -35,6 +37,8 @@ pub struct DestinationApi {
     pub destinations: Destinations,
     /// Knows how client certificates are being replaced, and asks receivers.
     pub rotations: Rotations,
+    /// Tells how deliveries flow.
+    pub flows: Arc<Flows>,
 }
 
 #[tonic::async_trait]
@@ -90,6 +94,7 @@ impl DestinationService for DestinationApi {
         let view = view.map_err(status::store)?;
         let destination = v1::Destination {
             client_certificate_rotation: Some(rotation_wire::rotation(&view)),
+            delivery_flow: Some(flow_to_wire(self.flows.of(found.key))),
             durable_agents: agents.iter().map(ToString::to_string).collect(),
             ..to_wire(&found)
         };

@@ -11,6 +11,7 @@ mod authority_name;
 mod certificate_operations;
 mod certificates;
 mod deliveries;
+mod delivery_policy;
 mod destination_config;
 mod destinations;
 mod enrollment;

@@ -216,6 +216,7 @@ impl Services {
             destinations: DestinationApi {
                 destinations,
                 rotations: rotations.clone(),
+                flows: Arc::default(),
             },
             certificates: CertificateApi {
                 store: store(),

@@ -181,7 +181,10 @@ async fn start(
         backlog: Arc::clone(&services.session.settle.backlog),
     };
     let holds = Arc::clone(&release.holds);
-    let dispatcher = Dispatcher::new(attach, &changes, holds, metrics, config.lease);
+    let backlog = Arc::clone(&recount.backlog);
+    let flows = Arc::clone(&services.destinations.flows);
+    let lease = config.lease;
+    let dispatcher = Dispatcher::new(attach, &changes, holds, flows, backlog, metrics, lease);
     let observations = &services.session.settle.observations;
     let reconciler = Reconciler {
         rotations: services.rotations.clone(),

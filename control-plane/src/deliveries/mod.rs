@@ -15,6 +15,6 @@ pub use by_hand::ByHand;
 pub use recount::Recount;
 pub use release::Release;
 pub use retention::Retention;
-pub use retry::{HELD_AT_MOST, HOLDS, SCHEDULE, next};
+pub use retry::{HELD_AT_MOST, HOLDS, next};
 pub use settle::Settle;
 pub use submit::{Submission, Submit, SubmitError};

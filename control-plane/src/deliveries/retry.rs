@@ -10,18 +10,6 @@ const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
-/// How long after each failed attempt the next one is due; after the last there is none. The example
-/// schedule of the Standard Webhooks specification, about 27 hours in all.
-pub const SCHEDULE: [Duration; 7] = [
-    Duration::from_secs(5),
-    minutes(5),
-    minutes(30),
-    minutes(2 * 60),
-    minutes(5 * 60),
-    minutes(10 * 60),
-    minutes(10 * 60),
-];
-
 /// How long a delivery is held after each attempt; the last for every further one.
 pub const HOLDS: [Duration; 6] = [
     Duration::from_secs(30),
@@ -54,11 +42,16 @@ pub fn next(snapshot: &Snapshot, outcome: &Outcome, now: Timestamp, fraction: f6
         _ => {}
     }
     let failed_before = usize::try_from(snapshot.attempt_count).unwrap_or(usize::MAX);
-    let Some(wait) = SCHEDULE.get(failed_before) else {
+    let Some(wait) = snapshot.retry.waits.after(failed_before) else {
         return Next::DeadLetter;
     };
     let asked = outcome.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-    Next::Retry(now.plus(spread(*wait, fraction).max(asked)))
+    let at = now.plus(spread(wait, fraction).max(asked));
+    match snapshot.retry.allows(snapshot.accepted_at, at) {
+        true => Next::Retry(at),
+        // No attempt would begin in time.
+        false => Next::DeadLetter,
+    }
 }
 
 fn hold(snapshot: &Snapshot, class: FailureClass, now: Timestamp, fraction: f64) -> Next {
@@ -72,7 +65,11 @@ fn hold(snapshot: &Snapshot, class: FailureClass, now: Timestamp, fraction: f64)
         FailureClass::EgressDenied => hold_after(held_for).max(EGRESS_DENIED),
         _ => hold_after(held_for),
     };
-    Next::Hold(now.plus(spread(wait, fraction)))
+    let at = now.plus(spread(wait, fraction));
+    match snapshot.retry.allows(snapshot.accepted_at, at) {
+        true => Next::Hold(at),
+        false => Next::DeadLetter,
+    }
 }
 
 /// The next wait of a delivery that has been held for so long: the first of [`HOLDS`] that it can't
@@ -98,6 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::{RetryPolicy, SCHEDULE, Waits};
 
     fn outcome(class: FailureClass, retry_after: Option<Duration>) -> Outcome {
         Outcome {
@@ -120,6 +118,7 @@ mod tests {
             attempt_count,
             accepted_at: Timestamp::default(),
             held_since: None,
+            retry: RetryPolicy::default(),
         }
     }
 
@@ -197,6 +196,39 @@ mod tests {
         assert_eq!(first, Next::Hold(now.plus(minutes(5))));
         let later = next(&held(now.minus(minutes(60))), &denied, now, 0.5);
         assert_eq!(later, Next::Hold(now.plus(minutes(30))));
+    }
+
+    #[test]
+    fn a_destination_s_own_waits_and_deadline_count() {
+        let accepted = Timestamp::from_unix_seconds(1000);
+        let of = |attempt_count, deadline| Snapshot {
+            accepted_at: accepted,
+            retry: RetryPolicy {
+                waits: Waits::Schedule(vec![Duration::from_secs(2), Duration::from_secs(60)]),
+                deadline,
+            },
+            ..snapshot(attempt_count)
+        };
+        let failed = outcome(FailureClass::HttpServerError, None);
+        let after = |count, deadline| next(&of(count, deadline), &failed, accepted, 0.5);
+        let in_seconds = |seconds| accepted.plus(Duration::from_secs(seconds));
+        assert_eq!(after(0, None), Next::Retry(in_seconds(2)));
+        assert_eq!(after(1, None), Next::Retry(in_seconds(60)));
+        assert_eq!(after(2, None), Next::DeadLetter);
+        let minute = Some(minutes(1));
+        assert_eq!(
+            after(1, minute),
+            Next::Retry(in_seconds(60)),
+            "just in time"
+        );
+        assert_eq!(after(1, Some(Duration::from_secs(59))), Next::DeadLetter);
+        let asked = outcome(FailureClass::HttpRateLimited, minute);
+        let asks_too_much = next(&of(0, Some(Duration::from_secs(59))), &asked, accepted, 0.5);
+        assert_eq!(asks_too_much, Next::DeadLetter);
+        let refused = outcome(FailureClass::ClientCaNotTrusted, None);
+        let held = |deadline| next(&of(0, deadline), &refused, accepted, 0.5);
+        assert_eq!(held(minute), Next::Hold(in_seconds(30)));
+        assert_eq!(held(Some(Duration::from_secs(29))), Next::DeadLetter);
     }
 
     proptest! {

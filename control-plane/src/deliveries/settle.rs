@@ -1,6 +1,6 @@
 //! Taking in what agents report: recorded, decided and fenced in one transaction of the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{
     class::FailureClass,
@@ -15,7 +15,7 @@ use super::{Backlog, retry};
 use crate::{
     metrics::Metrics,
     model::{DestinationKey, Next, Settled, Settlement, Shown},
-    signals::{Holds, Observations, Wake},
+    signals::{Ended, Holds, Observations, Wake},
     store::{Store, StoreError},
 };
 
@@ -49,7 +49,7 @@ impl Settle {
         outcomes: Arc<[Outcome]>,
     ) -> Result<Vec<LeaseId>, StoreError> {
         let now = self.clock.now();
-        let told: Vec<(LeaseId, Shown)> = outcomes.iter().map(essence).collect();
+        let told: Vec<Told> = outcomes.iter().map(Told::by).collect();
         let settlement = Settlement {
             agent: agent.clone(),
             outcomes,
@@ -61,20 +61,14 @@ impl Settle {
         let _settling = self.backlog.settling(told.len());
         let settled = self.store.settle(settlement).await?;
         self.backlog.left(settled.iter().filter_map(gone));
-        for ((lease, shown), settled) in told.iter().zip(settled) {
-            self.account_for(agent, *lease, *shown, settled, now);
+        for (told, settled) in told.iter().zip(settled) {
+            self.account_for(agent, told, settled, now);
         }
-        Ok(told.into_iter().map(|(lease, _)| lease).collect())
+        Ok(told.into_iter().map(|told| told.lease).collect())
     }
 
-    fn account_for(
-        &self,
-        agent: &AgentName,
-        lease: LeaseId,
-        shown: Shown,
-        settled: Settled,
-        now: Timestamp,
-    ) {
+    fn account_for(&self, agent: &AgentName, told: &Told, settled: Settled, now: Timestamp) {
+        let Told { lease, shown, .. } = *told;
         let Settled::Applied {
             destination, next, ..
         } = settled
@@ -90,12 +84,8 @@ impl Settle {
             self.observations.note(destination, shown);
             self.holds.note(destination, class);
         }
-        let timed_out = [
-            FailureClass::RequestTimeout,
-            FailureClass::ConnectionTimeout,
-        ];
         self.wake
-            .lease_ended(destination, timed_out.contains(&class));
+            .lease_ended(destination, Ended::by(class, told.retry_after));
         match next {
             Next::Retry(at) | Next::Again(at) | Next::Hold(at) => self.wake.due(destination, at),
             Next::Delivered => self.metrics.settled_after(age(lease, now)),
@@ -120,12 +110,24 @@ fn gone(settled: &Settled) -> Option<(DestinationKey, u32)> {
     }
 }
 
-fn essence(outcome: &Outcome) -> (LeaseId, Shown) {
-    let lease = LeaseId {
-        delivery: outcome.delivery,
-        epoch: outcome.epoch,
-    };
-    (lease, Shown::by(outcome))
+/// What is needed of an outcome when it is settled.
+struct Told {
+    lease: LeaseId,
+    shown: Shown,
+    retry_after: Option<Duration>,
+}
+
+impl Told {
+    fn by(outcome: &Outcome) -> Self {
+        Self {
+            lease: LeaseId {
+                delivery: outcome.delivery,
+                epoch: outcome.epoch,
+            },
+            shown: Shown::by(outcome),
+            retry_after: outcome.retry_after,
+        }
+    }
 }
 
 /// Seconds since the delivery was accepted: its id (UUID version 7) begins with that time.

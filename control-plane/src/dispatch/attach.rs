@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bundles::{BundleError, Bundles},
-    signals::Wake,
+    signals::{Ended, Wake},
     store::{Store, StoreError},
     vault::Vault,
 };
@@ -111,7 +111,7 @@ impl Attach {
         }
         let released = self.store.release_all_but(agent, held, now).await;
         for destination in released.map_err(AttachError::Store)? {
-            self.wake.lease_ended(destination, false);
+            self.wake.lease_ended(destination, Ended::one());
             self.wake.due(destination, now);
         }
         self.sessions.add(Arc::clone(&session));

@@ -19,14 +19,16 @@ use super::{
     attach::Attach,
     due_queue::DueQueue,
     fairness::{Candidate, Worker, plan},
+    pace::{Allowed, Pace},
     send::Sender,
     sessions::Session,
     window::Window,
 };
 use crate::{
+    deliveries::Backlog,
     metrics::Metrics,
-    model::{DestinationKey, Grant, SealedJob},
-    signals::{Changes, Holds},
+    model::{DestinationKey, Grant, Leased, SealedJob},
+    signals::{Changes, Flow, Flows, Holds},
     store::StoreError,
 };
 
@@ -48,6 +50,8 @@ struct Info {
     name: DestinationName,
     region: Option<Id>,
     window: usize,
+    rate: Option<u32>,
+    deadline: Option<Duration>,
     generation: u64,
 }
 
@@ -62,6 +66,9 @@ pub struct Dispatcher {
     due: DueQueue,
     info: HashMap<DestinationKey, Info>,
     windows: HashMap<DestinationKey, Window>,
+    paces: HashMap<DestinationKey, Pace>,
+    flows: Arc<Flows>,
+    backlog: Arc<Backlog>,
 }
 
 impl Dispatcher {
@@ -70,6 +77,8 @@ impl Dispatcher {
         attach: Attach,
         changes: &Changes,
         holds: Arc<Holds>,
+        flows: Arc<Flows>,
+        backlog: Arc<Backlog>,
         metrics: Metrics,
         lease: Duration,
     ) -> Self {
@@ -83,6 +92,9 @@ impl Dispatcher {
             due: DueQueue::default(),
             info: HashMap::new(),
             windows: HashMap::new(),
+            paces: HashMap::new(),
+            flows,
+            backlog,
         }
     }
 
@@ -94,7 +106,7 @@ impl Dispatcher {
         let mut rescan = tokio::time::interval(RESCAN);
         while !shutdown.is_cancelled() {
             let now = self.attach.clock.now();
-            self.take_hints();
+            self.take_hints(now);
             // Also while there is no pause in the work.
             while let Some(change) = waiting(&mut self.changes) {
                 self.changed(change).await;
@@ -124,7 +136,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn take_hints(&mut self) {
+    fn take_hints(&mut self, now: Timestamp) {
         let hints = self.attach.wake.take();
         for (destination, at) in hints.due {
             self.due.hint(destination, at);
@@ -132,6 +144,14 @@ impl Dispatcher {
         for (destination, ended) in hints.ended {
             if let Some(window) = self.windows.get_mut(&destination) {
                 window.ended(ended);
+            }
+            if let Some(pace) = self.paces.get_mut(&destination) {
+                let before = pace.flow(now);
+                pace.ended(now, ended);
+                let flow = pace.flow(now);
+                if flow != before {
+                    self.flows.say(destination, flow);
+                }
             }
         }
     }
@@ -150,7 +170,10 @@ impl Dispatcher {
     async fn changed(&mut self, change: Result<DestinationName, RecvError>) {
         match change {
             Ok(name) => {
-                self.info.retain(|_, info| info.name != name);
+                let known = self.info.extract_if(|_, info| info.name == name);
+                for (destination, _) in known.collect::<Vec<_>>() {
+                    self.try_anew(destination);
+                }
                 for session in self.attach.sessions.all() {
                     if session.bundle_generation(&name).is_some() {
                         self.refresh(&session, &name).await;
@@ -160,6 +183,14 @@ impl Dispatcher {
             // Too many to follow: every generation is looked up again when it is next needed.
             Err(_) => self.info.clear(),
         }
+    }
+
+    /// What was in the way may be gone: its operator has changed something.
+    fn try_anew(&mut self, destination: DestinationKey) {
+        if self.paces.remove(&destination).is_some() {
+            self.flows.say(destination, Flow::default());
+        }
+        self.due.hint(destination, self.attach.clock.now());
     }
 
     async fn refresh(&self, session: &Session, name: &DestinationName) {
@@ -180,12 +211,12 @@ impl Dispatcher {
             return Ok(false);
         }
         let until = now.plus(self.lease);
-        let (jobs, next) = self.attach.store.lease(grants.clone(), now, until).await?;
-        let next: HashMap<_, _> = next.iter().map(|due| (due.destination, due.at)).collect();
-        self.note(&grants, &jobs, &next, until);
-        let leased = !jobs.is_empty();
-        self.send(jobs, until).await;
-        Ok(leased)
+        let leased = self.attach.store.lease(grants.clone(), now, until).await?;
+        self.note(&grants, &leased, now, until);
+        self.expired(&leased.expired);
+        let worked = !leased.jobs.is_empty() || !leased.expired.is_empty();
+        self.send(leased.jobs, until).await;
+        Ok(worked)
     }
 
     fn workers(&self) -> Vec<Worker> {
@@ -207,14 +238,26 @@ impl Dispatcher {
             let Some(info) = self.info(destination).await? else {
                 self.due.remove(destination);
                 self.windows.remove(&destination);
+                self.paces.remove(&destination);
+                self.flows.say(destination, Flow::default());
                 continue;
+            };
+            let pace = self.paces.entry(destination).or_default();
+            let allowed = match pace.allowed(now, info.rate) {
+                Allowed::Some(count) => count,
+                Allowed::From(at) => {
+                    self.due.postpone(destination, at);
+                    continue;
+                }
             };
             let held = self.holds.held(destination);
             let window = self.windows.entry(destination).or_default();
+            let wanted = expected.min(allowed);
             candidates.push(Candidate {
                 destination,
                 region: info.region,
-                room: window.room(now, expected, most(info.window, held)),
+                room: window.room(now, wanted, most(info.window, held)),
+                accepted_from: info.deadline.map(|deadline| now.minus(deadline)),
                 pick: held.map(|_| usize::from(u16::from_be_bytes(random::bytes()))),
             });
         }
@@ -235,21 +278,22 @@ impl Dispatcher {
             name: found.name,
             region: found.config.region,
             window: limit.saturating_mul(WINDOW),
+            rate: found.config.policy.rate_limit,
+            deadline: found.config.policy.retry.deadline,
             generation: found.generation,
         };
         self.info.insert(destination, info.clone());
         Ok(Some(info))
     }
 
-    fn note(
-        &mut self,
-        grants: &[Grant],
-        jobs: &[SealedJob],
-        next: &HashMap<DestinationKey, Timestamp>,
-        until: Timestamp,
-    ) {
+    fn note(&mut self, grants: &[Grant], given: &Leased, now: Timestamp, until: Timestamp) {
+        let next: HashMap<_, _> = given
+            .next
+            .iter()
+            .map(|due| (due.destination, due.at))
+            .collect();
         let mut leased: HashMap<DestinationKey, usize> = HashMap::new();
-        for job in jobs {
+        for job in &given.jobs {
             *leased.entry(job.destination).or_default() += 1;
         }
         let mut granted: HashMap<DestinationKey, usize> = HashMap::new();
@@ -264,8 +308,27 @@ impl Dispatcher {
                 .entry(destination)
                 .or_default()
                 .opened(until, leased);
+            if let Some(pace) = self.paces.get_mut(&destination) {
+                pace.took(now, leased);
+            }
         }
-        self.metrics.leased.inc_by(jobs.len() as u64);
+        self.metrics.leased.inc_by(given.jobs.len() as u64);
+    }
+
+    /// Deliveries were past their deadline.
+    fn expired(&self, expired: &[(DestinationKey, u32)]) {
+        if expired.is_empty() {
+            return;
+        }
+        self.backlog.left(expired.iter().copied());
+        self.metrics.dead_letters.inc_by(expired.len() as u64);
+        for (destination, _) in expired {
+            let name = self.info.get(destination).map(|info| info.name.to_string());
+            tracing::warn!(
+                destination = name,
+                "delivery given up: its deadline is over"
+            );
+        }
     }
 
     async fn send(&self, jobs: Vec<SealedJob>, until: Timestamp) {

@@ -52,6 +52,13 @@ impl DueQueue {
         }
     }
 
+    /// Nothing of `destination` may go out before `at`, whatever is due.
+    pub(super) fn postpone(&mut self, destination: DestinationKey, at: Timestamp) {
+        if let Some(entry) = self.entries.get(&destination).copied() {
+            self.set(destination, at, entry.expected);
+        }
+    }
+
     /// Nothing is due of `destination`, or it is gone.
     pub(super) fn remove(&mut self, destination: DestinationKey) {
         if let Some(old) = self.entries.remove(&destination) {
@@ -113,7 +120,9 @@ mod tests {
         assert_eq!(queue.ready(at(6)).next(), Some((A, 32)));
         queue.leased(A, 32, 3, Some(at(90)));
         assert_eq!(queue.ready(at(6)).next(), None);
+        queue.postpone(A, at(80));
+        queue.postpone(DestinationKey(3), at(1));
         queue.leased(B, 16, 1, None);
-        assert_eq!(queue.next_after(at(7)), Some(at(90)));
+        assert_eq!(queue.next_after(at(7)), Some(at(80)));
     }
 }

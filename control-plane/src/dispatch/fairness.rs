@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 
-use countersign_shared::name::{AgentName, Id};
+use countersign_shared::{
+    name::{AgentName, Id},
+    time::Timestamp,
+};
 
 use crate::model::{DestinationKey, Grant};
 
@@ -18,6 +21,8 @@ pub(super) struct Candidate {
     pub(super) region: Option<Id>,
     /// How many can be used: what is thought to be due, within the destination's own limit.
     pub(super) room: usize,
+    /// What was accepted before this is past its deadline.
+    pub(super) accepted_from: Option<Timestamp>,
     /// Where deliveries are held: which of the agents that may takes a slice, counted around, instead
     /// of the one with most credit. That one has nothing to do and so would get each of them, even if
     /// the trouble is its own (its clock, its egress policy) and another agent's deliveries arrive.
@@ -70,6 +75,7 @@ pub(super) fn plan(
                     destination,
                     agent: worker.agent.clone(),
                     limit: size,
+                    accepted_from: candidate.accepted_from,
                 }),
             }
         }
@@ -109,6 +115,7 @@ mod tests {
             destination: DestinationKey(key),
             region: region.map(id),
             room,
+            accepted_from: None,
             pick: None,
         }
     }

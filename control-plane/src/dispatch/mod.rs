@@ -6,6 +6,7 @@ mod dispatcher;
 mod due_queue;
 mod fairness;
 mod fleet;
+mod pace;
 mod probes;
 mod send;
 mod sessions;

@@ -92,7 +92,7 @@ mod tests {
     fn ended(count: usize) -> Ended {
         Ended {
             count,
-            timed_out: 0,
+            ..Ended::default()
         }
     }
 
@@ -154,6 +154,7 @@ mod tests {
         let late = Ended {
             count: MOST,
             timed_out: 1,
+            ..Ended::default()
         };
         window.ended(late);
         assert_eq!(window.room(at(0), 1000, MOST), START);

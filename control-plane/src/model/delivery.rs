@@ -13,7 +13,7 @@ use countersign_shared::{
     time::Timestamp,
 };
 
-use super::{DestinationKey, RequestKey};
+use super::{DestinationKey, RequestKey, RetryPolicy};
 
 /// Where a delivery is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -214,6 +214,19 @@ pub struct Grant {
     pub agent: AgentName,
     /// How many at most.
     pub limit: usize,
+    /// What was accepted before this is past its deadline: it becomes a dead letter.
+    pub accepted_from: Option<Timestamp>,
+}
+
+/// What leasing gave.
+#[derive(Debug, Clone, Default)]
+pub struct Leased {
+    /// The jobs.
+    pub jobs: Vec<SealedJob>,
+    /// For each grant's destination when its next delivery is due.
+    pub next: Vec<Due>,
+    /// What was past its deadline: the destination and the bytes of each.
+    pub expired: Vec<(DestinationKey, u32)>,
 }
 
 /// A delivery that was leased, with its payload still sealed.
@@ -234,7 +247,7 @@ pub struct SealedJob {
 }
 
 /// What a decision about an ended attempt may know of its delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// How many attempts of its schedule had ended before this one. A delivery that was retried by hand
     /// begins a new schedule; attempts after which it was held are none of it.
@@ -243,6 +256,8 @@ pub struct Snapshot {
     pub accepted_at: Timestamp,
     /// Since when it is held.
     pub held_since: Option<Timestamp>,
+    /// What its destination says of retries. Looked up only for what was attempted and not delivered.
+    pub retry: RetryPolicy,
 }
 
 /// What becomes of a delivery after an attempt.

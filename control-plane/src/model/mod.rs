@@ -6,6 +6,7 @@ mod agent;
 mod alert;
 mod certificate;
 mod delivery;
+mod policy;
 mod rotation;
 mod tenant;
 
@@ -17,8 +18,12 @@ pub use certificate::{
     KeyAlgorithm, Revocation, RevocationReason, Sealed, Serial,
 };
 pub use delivery::{
-    Attempt, DeadLetter, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, Load,
+    Attempt, DeadLetter, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, Leased, Load,
     NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled, Settlement, Snapshot,
+};
+pub use policy::{
+    Backoff, DEADLINE, DeliveryPolicy, FACTOR, MAX_RATE, MAX_RETRIES, RetryPolicy, SCHEDULE, WAIT,
+    Waits,
 };
 pub use rotation::{
     CertificateRequest, DestinationTrust, GenerationUse, HeldUp, ProbeNote, Refusal, Rotation,

@@ -9,7 +9,7 @@ use countersign_shared::{
     time::Timestamp,
 };
 
-use super::{KeyAlgorithm, Sealed};
+use super::{DeliveryPolicy, KeyAlgorithm, Sealed};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub struct DestinationConfig {
     pub attempt_timeout: Duration,
     /// How many attempts may be in flight at once.
     pub concurrency_limit: u32,
+    /// How deliveries are attempted.
+    pub policy: DeliveryPolicy,
     /// Where the destination's addresses have to lie. Empty: the agent's policy alone decides.
     pub allowed_ranges: Vec<AddressRange>,
 }

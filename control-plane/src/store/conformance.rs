@@ -21,9 +21,9 @@ use super::{
     DataKey, Installation, InstallationFacts, NewAccount, NewDestination, Store, StoreError,
 };
 use crate::model::{
-    Account, ApiKey, Authority, AuthorityOwner, AuthorityState, ClientCertificate,
-    ClientCertificateState, DestinationConfig, KeyAlgorithm, RequestKey, Role, Scope, Sealed,
-    Serial, SigningSecret, TrustModel,
+    Account, ApiKey, Authority, AuthorityOwner, AuthorityState, Backoff, ClientCertificate,
+    ClientCertificateState, DeliveryPolicy, DestinationConfig, KeyAlgorithm, RequestKey,
+    RetryPolicy, Role, Scope, Sealed, Serial, SigningSecret, TrustModel, Waits,
 };
 
 pub(super) type Alive = (Tasks, Failures);
@@ -42,6 +42,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         delivery::submission(&store).await;
         delivery::leases(&store).await;
         delivery::settling(&store).await;
+        delivery::deadlines(&store).await;
         delivery::holding(&store).await;
         delivery::by_hand(&store).await;
         delivery::backlog(&store).await;
@@ -125,6 +126,18 @@ pub(super) fn config(url: &str) -> DestinationConfig {
         mtls_enforcement: countersign_shared::bundle::MtlsEnforcement::Deliver,
         attempt_timeout: std::time::Duration::from_secs(30),
         concurrency_limit: 64,
+        policy: DeliveryPolicy {
+            retry: RetryPolicy {
+                waits: Waits::Backoff(Backoff {
+                    first: std::time::Duration::from_secs(2),
+                    factor: 1_500,
+                    longest: std::time::Duration::from_secs(60),
+                    retries: 9,
+                }),
+                deadline: Some(std::time::Duration::from_secs(90)),
+            },
+            rate_limit: Some(5),
+        },
         allowed_ranges: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
     }
 }

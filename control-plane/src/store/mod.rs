@@ -25,8 +25,8 @@ use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
     BundleAcknowledgement, ClientCertificate, DeadLetter, Delivery, DeliveryFilter, Destination,
     DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring, Finding, Grant,
-    JoinToken, Load, NewDelivery, Page, ReplayFilter, RequestKey, Retried, SealedJob, Serial,
-    Settled, Settlement, SigningSecret,
+    JoinToken, Leased, Load, NewDelivery, Page, ReplayFilter, RequestKey, Retried, Serial, Settled,
+    Settlement, SigningSecret,
 };
 
 pub use access::AccessStore;
@@ -301,14 +301,8 @@ pub trait DeliveryStore: Send + Sync {
     /// When a destination's first delivery is due; `None` when it has none, is disabled, or has no
     /// client certificate.
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>>;
-    /// Leases what is due by `now`, oldest first, until `until`. Answers with the jobs, and for each
-    /// grant's destination when its next delivery is due.
-    async fn lease(
-        &self,
-        grants: Vec<Grant>,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Result<(Vec<SealedJob>, Vec<Due>)>;
+    /// Leases what is due by `now`, oldest first, until `until`.
+    async fn lease(&self, grants: Vec<Grant>, now: Timestamp, until: Timestamp) -> Result<Leased>;
     /// Lets leases last until `until`. Answers with those that did; the others are lost.
     async fn extend(
         &self,

@@ -42,6 +42,23 @@ fn urls_and_policies_of_destinations() {
         ));
     }
     calls.push((create("region", json!("Not A Region")), "region"));
+    let rate = "rate_limit_per_second";
+    calls.push((create(rate, json!(100_001)), rate));
+    for (policy, part) in [
+        (json!({"deadline": "0s"}), "deadline"),
+        (json!({"schedule": {"waits": ["0.5s"]}}), "schedule.waits"),
+        (
+            json!({"schedule": {"waits": vec!["1s"; 33]}}),
+            "schedule.waits",
+        ),
+        (json!({"backoff": {"first_wait": "1s"}}), "backoff.retries"),
+        (
+            json!({"backoff": {"first_wait": "1s", "retries": 3, "factor": 0.9}}),
+            "backoff.factor",
+        ),
+    ] {
+        calls.push((create("retry_policy", policy), part));
+    }
     calls.push((
         create("minimum_tls_version", json!(99)),
         "minimum_tls_version",

@@ -61,12 +61,10 @@ async fn lease(
         destination,
         agent: agent.clone(),
         limit,
+        accepted_from: None,
     };
-    store
-        .lease(vec![grant], at(now), at(now + 10))
-        .await
-        .unwrap()
-        .0
+    let leased = store.lease(vec![grant], at(now), at(now + 10)).await;
+    leased.unwrap().jobs
 }
 
 fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
@@ -228,6 +226,51 @@ pub(super) async fn leases(store: &impl Store) {
         .await
         .unwrap();
     assert_eq!(lease(store, key, &agent, 9, 5000).await.len(), 3);
+}
+
+/// What waited until after its deadline becomes a dead letter, and is not leased.
+pub(super) async fn deadlines(store: &impl Store) {
+    let (name, key) = fresh(store, "deadlines").await;
+    let mut ids: Vec<DeliveryId> = Vec::new();
+    for seconds in [1, 2, 3] {
+        ids.push(store.submit(new(&name, seconds, None)).await.unwrap().id);
+    }
+    let grant = Grant {
+        destination: key,
+        agent: edge(),
+        limit: 1,
+        accepted_from: Some(at(3)),
+    };
+    let (mut given, mut expired) = (Vec::new(), Vec::new());
+    // Each call looks at as much as was granted and one more.
+    for _ in 0..2 {
+        let leased = store.lease(vec![grant.clone()], at(100), at(110)).await;
+        let leased = leased.unwrap();
+        given.extend(leased.jobs);
+        expired.extend(leased.expired);
+    }
+    assert_eq!(given.len(), 1);
+    assert_eq!(given[0].lease.delivery, ids[2]);
+    assert_eq!(expired, [(key, 8), (key, 8)]);
+    let dead = store.delivery(&account(), ids[0]).await.unwrap();
+    assert_eq!(
+        (dead.state, dead.attempt_count, dead.settled_at),
+        (DeliveryState::DeadLetter, 0, Some(at(100)))
+    );
+    // Where nothing is left, the destination's own policy is what a decision is made from.
+    let (tell, told) = std::sync::mpsc::channel();
+    let settlement = Settlement {
+        agent: edge(),
+        outcomes: [outcome(given[0].lease, FailureClass::HttpServerError)].into(),
+        now: at(101),
+        decide: Arc::new(move |snapshot, _| {
+            tell.send(snapshot.retry.clone()).unwrap();
+            Next::DeadLetter
+        }),
+    };
+    store.settle(settlement).await.unwrap();
+    let expected = super::config("https://x.example/").policy.retry;
+    assert_eq!(told.recv().unwrap(), expected);
 }
 
 pub(super) async fn settling(store: &impl Store) {

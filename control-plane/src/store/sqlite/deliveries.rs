@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     model::{
-        Attempt, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant, Load,
-        NewDelivery, Page, ReplayFilter, Retried, SealedJob, Settled, Settlement,
+        Attempt, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant, Leased, Load,
+        NewDelivery, Page, ReplayFilter, Retried, Settled, Settlement,
     },
     store::{DeliveryStore, Result, StoreError},
 };
@@ -53,12 +53,7 @@ impl DeliveryStore for SqliteStore {
             .await
     }
 
-    async fn lease(
-        &self,
-        grants: Vec<Grant>,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Result<(Vec<SealedJob>, Vec<Due>)> {
+    async fn lease(&self, grants: Vec<Grant>, now: Timestamp, until: Timestamp) -> Result<Leased> {
         let first_end = Arc::clone(&self.first_end);
         let lease = move |connection: &Connection| {
             leases::lease(connection, &grants, now, until, &first_end)

@@ -20,7 +20,7 @@ use super::rows::{
     Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed,
 };
 use crate::{
-    model::{DestinationKey, DestinationState, Due, Grant, SealedJob},
+    model::{DeliveryState, DestinationKey, DestinationState, Due, Grant, Leased, SealedJob},
     store::Result,
 };
 
@@ -135,9 +135,12 @@ pub(super) fn lease(
     now: Timestamp,
     until: Timestamp,
     first_end: &FirstEnd,
-) -> Result<(Vec<SealedJob>, Vec<Due>)> {
-    let mut jobs = Vec::new();
-    let mut next = Vec::new();
+) -> Result<Leased> {
+    let Leased {
+        mut jobs,
+        mut next,
+        mut expired,
+    } = Leased::default();
     let mut granted = Vec::with_capacity(grants.len());
     for grant in grants {
         granted.push((grant, agent_key(connection, &grant.agent)?));
@@ -158,6 +161,11 @@ pub(super) fn lease(
                 at = Some(due_at);
                 break;
             }
+            if grant.accepted_from.is_some_and(|from| id < first_id(from)) {
+                let bytes = expire(connection, grant.destination, (due_at, id), now)?;
+                expired.push((grant.destination, bytes));
+                continue;
+            }
             jobs.extend(statements.lease(grant, agent, (due_at, id), until)?);
         }
         let at = match at {
@@ -173,7 +181,33 @@ pub(super) fn lease(
     if !jobs.is_empty() {
         first_end.given(until);
     }
-    Ok((jobs, next))
+    Ok(Leased {
+        jobs,
+        next,
+        expired,
+    })
+}
+
+/// The smallest id that a delivery accepted at `at` can have (RFC 9562 section 5.7).
+pub(super) fn first_id(at: Timestamp) -> DeliveryId {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&at.as_unix_millis().to_be_bytes()[2..]);
+    uuid::Uuid::from_bytes(id).into()
+}
+
+/// What waited until after its deadline becomes a dead letter; answers with the bytes of its payload.
+fn expire(
+    connection: &Connection,
+    destination: DestinationKey,
+    (due_at, id): (Timestamp, DeliveryId),
+    now: Timestamp,
+) -> Result<u32> {
+    delete_due(connection, destination.0, due_at, id)?;
+    let update = "UPDATE deliveries SET state = ?, due_at = NULL, settled_at = ?, held_since = NULL
+                  WHERE id = ? RETURNING payload_size";
+    let dead = params![Column(DeliveryState::DeadLetter), Column(now), Column(id)];
+    let bytes = one(connection, update, dead, |row| row.get(0))?;
+    Ok(bytes.unwrap_or_default())
 }
 
 /// What waits at a destination, soonest first: as much as is granted, and one more.

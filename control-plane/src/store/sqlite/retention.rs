@@ -7,7 +7,10 @@
 use countersign_shared::{name::DeliveryId, time::Timestamp};
 use rusqlite::{Connection, params};
 
-use super::rows::{Column, all, execute, get, one};
+use super::{
+    leases::first_id,
+    rows::{Column, all, execute, get, one},
+};
 use crate::{model::DeliveryState, store::Result};
 
 /// A slice of old deliveries.
@@ -49,8 +52,8 @@ fn slice(
 ) -> Result<Slice> {
     let from = after.map_or([0; 16], |after| *after.as_bytes());
     let size = i64::try_from(size).unwrap_or(i64::MAX);
-    let until = first_id_of(before);
-    let wanted = params![from.as_slice(), until.as_slice(), size];
+    let until = first_id(before);
+    let wanted = params![from.as_slice(), Column(until), size];
     let found = all(connection, query, wanted, |row| {
         Ok((
             get::<DeliveryId>(row, "id")?,
@@ -62,13 +65,6 @@ fn slice(
         settled: settled.map(|(id, _)| *id).collect(),
         last: found.last().map(|(id, _)| *id),
     })
-}
-
-/// The smallest id that a delivery accepted at `at` can have (RFC 9562 section 5.7).
-fn first_id_of(at: Timestamp) -> [u8; 16] {
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&at.as_unix_millis().to_be_bytes()[2..]);
-    id
 }
 
 pub(super) fn erase(connection: &Connection, ids: &[DeliveryId]) -> Result<()> {
@@ -143,8 +139,7 @@ mod tests {
     fn ids_are_split_by_the_millisecond_of_acceptance() {
         let at = Timestamp::from_unix_seconds(1_700_000_000);
         let earlier = random::uuid_v7(Timestamp::from_unix_micros(at.as_unix_micros() - 1000));
-        let then = random::uuid_v7(at);
-        let split = first_id_of(at);
-        assert!(earlier.as_bytes() < &split && &split <= then.as_bytes());
+        let (earlier, then): (DeliveryId, _) = (earlier.into(), random::uuid_v7(at).into());
+        assert!(earlier < first_id(at) && first_id(at) <= then);
     }
 }

@@ -1,5 +1,7 @@
 //! Between rows and the model: how each thing is written in a column, and read back.
 
+use std::time::Duration;
+
 use countersign_shared::{
     address_range::{AddressRange, AddressRangeError},
     bundle::{MinimumTls, MtlsEnforcement},
@@ -16,9 +18,9 @@ use rusqlite::{
 
 use crate::{
     model::{
-        AlertCause, AlertSeverity, AuthorityOwner, AuthorityState, BundleStatus,
+        AlertCause, AlertSeverity, AuthorityOwner, AuthorityState, Backoff, BundleStatus,
         ClientCertificateState, DeliveryState, DestinationState, HeldUp, KeyAlgorithm, Page,
-        RevocationReason, Serial, TrustModel, TrustState,
+        RevocationReason, Serial, TrustModel, TrustState, Waits,
     },
     store::{Result, StoreError},
 };
@@ -252,6 +254,48 @@ impl FromSql for Column<Vec<AddressRange>> {
         ranges
             .map(Self)
             .map_err(|error: AddressRangeError| FromSqlError::Other(Box::new(error)))
+    }
+}
+
+/// As words: what kind it is, and its times in microseconds.
+impl ToSql for Column<&Waits> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(match self.0 {
+            Waits::Standard => "standard".to_owned(),
+            Waits::Schedule(waits) => waits.iter().fold("schedule".to_owned(), |text, wait| {
+                format!("{text} {}", wait.as_micros())
+            }),
+            Waits::Backoff(backoff) => format!(
+                "backoff {} {} {} {}",
+                backoff.first.as_micros(),
+                backoff.factor,
+                backoff.longest.as_micros(),
+                backoff.retries
+            ),
+        }))
+    }
+}
+
+impl FromSql for Column<Waits> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let mut words = value.as_str()?.split(' ');
+        let kind = words.next();
+        let numbers: std::result::Result<Vec<u64>, _> = words.map(str::parse).collect();
+        let numbers = numbers.map_err(|error| FromSqlError::Other(Box::new(error)))?;
+        let unreadable = |_| FromSqlError::InvalidType;
+        Ok(Self(match (kind, numbers.as_slice()) {
+            (Some("standard"), []) => Waits::Standard,
+            (Some("schedule"), waits) => {
+                Waits::Schedule(waits.iter().copied().map(Duration::from_micros).collect())
+            }
+            (Some("backoff"), &[first, factor, longest, retries]) => Waits::Backoff(Backoff {
+                first: Duration::from_micros(first),
+                factor: u32::try_from(factor).map_err(unreadable)?,
+                longest: Duration::from_micros(longest),
+                retries: usize::try_from(retries).map_err(unreadable)?,
+            }),
+            _ => return Err(FromSqlError::InvalidType),
+        }))
     }
 }
 

@@ -1,16 +1,17 @@
 //! Settling: an outcome becomes an attempt and the delivery's next state, in one transaction, if its
 //! lease is still the newest and the agent's own.
 
-use countersign_shared::{outcome::Outcome, time::Timestamp, wire};
+use countersign_shared::{class::FailureClass, outcome::Outcome, time::Timestamp, wire};
 use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::{
     leases::{DELETE_LEASE, insert_due},
-    rows::{Column, Statement, agent_key, execute, get, get_optional, signed},
+    rows::{Column, Statement, agent_key, execute, get, get_optional, one, signed},
+    tenants::retry_policy,
 };
 use crate::{
-    model::{DeliveryState, DestinationKey, Next, Settled, Settlement, Snapshot},
+    model::{DeliveryState, DestinationKey, Next, RetryPolicy, Settled, Settlement, Snapshot},
     store::Result,
 };
 
@@ -56,9 +57,12 @@ struct Leased {
 
 impl Settling<'_> {
     fn settle(&mut self, outcome: &Outcome) -> Result<Settled> {
-        let Some(leased) = self.find(outcome)? else {
+        let Some(mut leased) = self.find(outcome)? else {
             return Ok(Settled::Stale);
         };
+        if outcome.class != FailureClass::Delivered {
+            leased.snapshot.retry = self.retry_policy(leased.destination)?;
+        }
         let now = self.settlement.now;
         let next = (self.settlement.decide)(&leased.snapshot, outcome);
         self.delete_lease.execute([Column(outcome.delivery)])?;
@@ -98,9 +102,16 @@ impl Settling<'_> {
                     attempt_count: attempt_count.saturating_sub(row.get(3)?),
                     accepted_at: get(row, "accepted_at")?,
                     held_since: get_optional(row, "held_since")?,
+                    retry: RetryPolicy::default(),
                 },
             })
         })
+    }
+
+    fn retry_policy(&self, destination: i64) -> Result<RetryPolicy> {
+        let query = "SELECT retry_waits, retry_deadline FROM destinations WHERE key = ?";
+        let found = one(self.connection, query, [destination], retry_policy)?;
+        Ok(found.unwrap_or_default())
     }
 
     fn record(&mut self, outcome: &Outcome, number: u32) -> Result<()> {

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     model::{
-        Account, Destination, DestinationConfig, DestinationKey, DestinationState, Page,
-        SigningSecret,
+        Account, DeliveryPolicy, Destination, DestinationConfig, DestinationKey, DestinationState,
+        Page, RetryPolicy, SigningSecret,
     },
     store::{BundleSource, NewAccount, NewDestination, Result, StoreError, TenantStore},
 };
@@ -362,9 +362,10 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let config = &new.config;
     let insert = "INSERT OR IGNORE INTO destinations
                   (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
-                   minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges, state,
+                   minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges,
+                   retry_waits, retry_deadline, rate_limit, state,
                    active_certificate, generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
     let made = params![
         account,
         new.name.destination(),
@@ -379,6 +380,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         micros(config.attempt_timeout),
         config.concurrency_limit,
         Column(config.allowed_ranges.as_slice()),
+        Column(&config.policy.retry.waits),
+        config.policy.retry.deadline.map(micros),
+        config.policy.rate_limit,
         Column(DestinationState::Enabled),
         new.certificate
             .as_ref()
@@ -409,7 +413,8 @@ fn update_config(
     let update = "UPDATE destinations SET
                   display_name = ?, url = ?, trust_model = ?, key_algorithm = ?, region = ?,
                   server_ca_pem = ?, minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
-                  allowed_ranges = ?, updated_at = ?, generation = generation + 1,
+                  allowed_ranges = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?,
+                  updated_at = ?, generation = generation + 1,
                   revision = revision + 1
                   WHERE key = ?";
     let made = params![
@@ -424,6 +429,9 @@ fn update_config(
         micros(config.attempt_timeout),
         config.concurrency_limit,
         Column(config.allowed_ranges.as_slice()),
+        Column(&config.policy.retry.waits),
+        config.policy.retry.deadline.map(micros),
+        config.policy.rate_limit,
         Column(now),
         old.key.0
     ];
@@ -476,6 +484,15 @@ pub(super) fn read_destination(
     .ok_or_else(|| StoreError::NotFound(name.to_string()))
 }
 
+/// The columns `retry_waits` and `retry_deadline`.
+pub(super) fn retry_policy(row: &Row<'_>) -> rusqlite::Result<RetryPolicy> {
+    let deadline: Option<i64> = row.get("retry_deadline")?;
+    Ok(RetryPolicy {
+        waits: get(row, "retry_waits")?,
+        deadline: deadline.map(|micros| Duration::from_micros(micros.unsigned_abs())),
+    })
+}
+
 pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
     let account: Id = get(row, "account_id")?;
     let timeout = row.get::<_, i64>("attempt_timeout")?.unsigned_abs();
@@ -493,6 +510,10 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             mtls_enforcement: get(row, "mtls_enforcement")?,
             attempt_timeout: Duration::from_micros(timeout),
             concurrency_limit: row.get("concurrency_limit")?,
+            policy: DeliveryPolicy {
+                retry: retry_policy(row)?,
+                rate_limit: row.get("rate_limit")?,
+            },
             allowed_ranges: get(row, "allowed_ranges")?,
         },
         state: get(row, "state")?,
