@@ -280,6 +280,32 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Which destinations may have got dead letters, or have none any more.
+#[derive(Debug, Default)]
+pub struct DeadLetters {
+    changed: Mutex<HashSet<DestinationKey>>,
+    notify: Notify,
+}
+
+impl DeadLetters {
+    /// Those of `destination` have changed.
+    pub fn changed(&self, destination: DestinationKey) {
+        locked(&self.changed).insert(destination);
+        self.notify.notify_one();
+    }
+
+    /// Waits for destinations whose dead letters have changed, and takes them.
+    pub async fn next(&self) -> HashSet<DestinationKey> {
+        loop {
+            let taken = std::mem::take(&mut *locked(&self.changed));
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
 /// Which destinations hold deliveries, as far as attempts since the start have shown, and which of them
 /// are to release theirs. At most one entry for each destination.
 #[derive(Debug, Default)]

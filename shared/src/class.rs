@@ -175,6 +175,11 @@ impl FailureClass {
         )
     }
 
+    /// An attempt was made, and it failed for a reason that holds nothing: it counts in the schedule.
+    pub const fn costs_an_attempt(self) -> bool {
+        !self.holds() && !matches!(self, Self::Delivered | Self::NotAttempted)
+    }
+
     /// An HTTP answer came that says nothing of certificates: reason enough to try what
     /// [`FailureClass::holds`] again.
     pub const fn is_answer(self) -> bool {

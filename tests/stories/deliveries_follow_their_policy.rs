@@ -12,6 +12,8 @@ use countersign_tests::{
 };
 use serde_json::{Value, json};
 
+const DEAD_LETTERED: &str = "ALERT_CAUSE_DELIVERIES_DEAD_LETTERED";
+
 struct Stage {
     _agent: Agent,
     _nginx: Nginx,
@@ -65,6 +67,14 @@ impl Stage {
         answer["attempts"].as_array().unwrap().clone()
     }
 
+    /// Causes of the open alerts.
+    fn alerts(&self) -> Vec<String> {
+        let answer = self.setting.api().ok("AlertService/ListAlerts", &json!({}));
+        let alerts = answer["alerts"].as_array().cloned().unwrap_or_default();
+        let causes = alerts.iter().map(|alert| alert["cause"].as_str().unwrap());
+        causes.map(str::to_owned).collect()
+    }
+
     fn flow(&self) -> Value {
         let request = json!({"name": self.orders});
         let api = self.setting.api();
@@ -86,6 +96,16 @@ fn a_schedule_of_its_own_is_followed_to_its_end() {
     let dead = stage.wait_until_dead(&delivery);
     assert_eq!(dead["attempt_count"], 3);
     assert_eq!(stage.attempts(&delivery).len(), 3);
+    // Somebody is told, until it was sent again.
+    let told = || stage.alerts().contains(&DEAD_LETTERED.to_owned());
+    wait_for("the alert", PATIENCE, told);
+    stage.application.answer(204);
+    let request = json!({"parent": "accounts/acme", "destination": stage.orders});
+    let api = stage.setting.api();
+    let replayed = api.ok("DeliveryService/ReplayDeliveries", &request);
+    assert_eq!(replayed["count"], 1);
+    stage.setting.wait_until_delivered(&delivery);
+    wait_for("the alert to be resolved", PATIENCE, || !told());
 }
 
 #[test]

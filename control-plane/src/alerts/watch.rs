@@ -13,13 +13,16 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    failing::{self, Turn, WARN_AFTER},
     judge::{self, Verdict, WARN_WITHIN},
     notify::Notifier,
 };
 use crate::{
     metrics::Metrics,
-    model::{Alert, AlertCause, AlertSeverity, DestinationState, Evidence},
-    signals::Observer,
+    model::{
+        Alert, AlertCause, AlertSeverity, Destination, DestinationKey, DestinationState, Evidence,
+    },
+    signals::{DeadLetters, Observer},
     store::{Store, StoreError},
 };
 
@@ -150,6 +153,8 @@ pub struct Watchman {
     pub alerts: Alerts,
     /// What attempts show.
     pub observer: Observer,
+    /// Where deliveries were given up.
+    pub dead_letters: Arc<DeadLetters>,
 }
 
 impl Watchman {
@@ -163,7 +168,15 @@ impl Watchman {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                _ = look.tick() => self.look_at_certificates().await,
+                _ = look.tick() => {
+                    self.look_at_certificates().await;
+                    self.look_at_destinations().await;
+                }
+                destinations = self.dead_letters.next() => {
+                    for destination in destinations {
+                        self.look_at_dead_letters(destination).await;
+                    }
+                }
                 evidence = self.observer.next() => {
                     for evidence in evidence {
                         self.take(evidence).await;
@@ -186,9 +199,112 @@ impl Watchman {
                 tracing::warn!(destination = %name, %error, "destination not disabled");
             }
         }
-        self.alerts
-            .apply_all(judge::from_evidence(name.as_str(), &evidence, now))
-            .await;
+        let mut verdicts = judge::from_evidence(name.as_str(), &evidence, now);
+        let key = destination.key;
+        let noted = match failing::turn(evidence.shown.class, destination.failing_since) {
+            Turn::None => Ok(()),
+            Turn::Fails => store.set_failing(key, Some(now)).await,
+            Turn::Recovers => {
+                let cause = AlertCause::DestinationFailing;
+                verdicts.push(Verdict::Clear(cause, name.to_string()));
+                store.set_failing(key, None).await
+            }
+        };
+        if let Err(error) = noted {
+            tracing::warn!(destination = %name, %error, "not noted whether deliveries fail");
+        }
+        self.alerts.apply_all(verdicts).await;
+    }
+
+    /// Destinations that fail for days, and dead letters that are gone.
+    async fn look_at_destinations(&self) {
+        let store = &self.alerts.store;
+        let result = async {
+            let now = self.alerts.clock.now();
+            let (until, mut after) = (now.minus(WARN_AFTER), None);
+            loop {
+                let page = store.failing(until, after, PAGE).await?;
+                for destination in &page.items {
+                    self.look_at_failing(destination, now).await?;
+                }
+                match page.items.last() {
+                    Some(last) if page.more => after = Some(last.key),
+                    _ => break,
+                }
+            }
+            self.look_at_what_is_open(until).await
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(%error, "destinations not looked through; trying again");
+        }
+    }
+
+    /// Alerts about destinations whose cause may be gone without an attempt.
+    async fn look_at_what_is_open(&self, until: Timestamp) -> Result<(), StoreError> {
+        let store = &self.alerts.store;
+        for cause in [
+            AlertCause::DestinationFailing,
+            AlertCause::DeliveriesDeadLettered,
+        ] {
+            for alert in store.open_alerts_of(cause).await? {
+                let resource = alert.finding.resource;
+                let destination = match resource.parse() {
+                    Ok(name) => store.destination(&name).await,
+                    Err(_) => Err(StoreError::NotFound(resource.clone())),
+                };
+                let gone = match destination {
+                    Ok(destination) if cause == AlertCause::DeliveriesDeadLettered => {
+                        !store.has_dead_letters(destination.key).await?
+                    }
+                    // One that was enabled again begins its time anew.
+                    Ok(destination) => {
+                        destination.state == DestinationState::Enabled
+                            && destination.failing_since.is_none_or(|since| since > until)
+                    }
+                    Err(StoreError::NotFound(_)) => true,
+                    Err(error) => return Err(error),
+                };
+                if gone {
+                    let gone = Verdict::Clear(cause, resource);
+                    self.alerts.apply_all(vec![gone]).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_failing(
+        &self,
+        destination: &Destination,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(since) = destination.failing_since else {
+            return Ok(());
+        };
+        let name = &destination.name;
+        let (verdict, disable) = failing::of_failing(name.as_str(), since, now);
+        if disable {
+            let disabled = DestinationState::Disabled;
+            let store = &self.alerts.store;
+            store.set_destination_state(name, disabled, now).await?;
+        }
+        self.alerts.apply_all(verdict.into_iter().collect()).await;
+        Ok(())
+    }
+
+    async fn look_at_dead_letters(&self, key: DestinationKey) {
+        let store = &self.alerts.store;
+        // Deleted meanwhile: nobody needs to know.
+        let Ok(destination) = store.destination_by_key(key).await else {
+            return;
+        };
+        match store.has_dead_letters(key).await {
+            Ok(any) => {
+                let verdict = failing::of_dead_letters(destination.name.as_str(), any);
+                self.alerts.apply_all(vec![verdict]).await;
+            }
+            Err(error) => tracing::warn!(%error, "dead letters not looked for"),
+        }
     }
 
     async fn look_at_certificates(&self) {
@@ -227,3 +343,6 @@ impl Watchman {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

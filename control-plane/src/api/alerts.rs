@@ -195,6 +195,8 @@ fn cause_to_wire(cause: AlertCause) -> v1::AlertCause {
         AlertCause::DestinationDisabled => v1::AlertCause::DestinationDisabled,
         AlertCause::RotationHeldUp => v1::AlertCause::RotationHeldUp,
         AlertCause::ClientCertificateNeeded => v1::AlertCause::ClientCertificateNeeded,
+        AlertCause::DestinationFailing => v1::AlertCause::DestinationFailing,
+        AlertCause::DeliveriesDeadLettered => v1::AlertCause::DeliveriesDeadLettered,
     }
 }
 

@@ -279,6 +279,7 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
             .map_or(0, |limit| i32::try_from(limit).unwrap_or(i32::MAX)),
         client_certificate_rotation: None,
         delivery_flow: None,
+        failing_since_time: destination.failing_since.map(timestamp_to_wire),
         durable_agents: Vec::new(),
     }
 }

@@ -148,6 +148,7 @@ impl Services {
             wake: Arc::clone(&wake),
             observations: Arc::new(Observations::default()),
             holds: Arc::clone(&holds),
+            dead_letters: Arc::default(),
             backlog: Arc::clone(&backlog),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
@@ -155,6 +156,7 @@ impl Services {
         let by_hand = ByHand {
             store: store(),
             wake: Arc::clone(&wake),
+            dead_letters: Arc::clone(&settle.dead_letters),
             backlog,
             clock: Arc::clone(&clock),
         };

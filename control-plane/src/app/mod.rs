@@ -181,10 +181,12 @@ async fn start(
         backlog: Arc::clone(&services.session.settle.backlog),
     };
     let holds = Arc::clone(&release.holds);
-    let backlog = Arc::clone(&recount.backlog);
+    let settle = &services.session.settle;
+    let dead_letters = Arc::clone(&settle.dead_letters);
+    let ends = (Arc::clone(&settle.backlog), Arc::clone(&dead_letters));
     let flows = Arc::clone(&services.destinations.flows);
     let lease = config.lease;
-    let dispatcher = Dispatcher::new(attach, &changes, holds, flows, backlog, metrics, lease);
+    let dispatcher = Dispatcher::new(attach, &changes, holds, flows, ends, metrics, lease);
     let observations = &services.session.settle.observations;
     let reconciler = Reconciler {
         rotations: services.rotations.clone(),
@@ -197,6 +199,7 @@ async fn start(
     let watchman = Watchman {
         alerts: services.alerts.alerts.clone(),
         observer: observations.observe(),
+        dead_letters,
     };
     let (health, health_service) = health::Health::new(Arc::clone(&opened.store));
 

@@ -10,7 +10,7 @@ use countersign_shared::{
 use super::Backlog;
 use crate::{
     model::{Delivery, ReplayFilter},
-    signals::Wake,
+    signals::{DeadLetters, Wake},
     store::{Store, StoreError},
 };
 
@@ -25,6 +25,8 @@ pub struct ByHand {
     pub store: Arc<dyn Store>,
     /// Told when deliveries are due.
     pub wake: Arc<Wake>,
+    /// Told of dead letters that are sent again.
+    pub dead_letters: Arc<DeadLetters>,
     /// Told what comes back and what goes.
     pub backlog: Arc<Backlog>,
     /// Tells the time.
@@ -46,6 +48,7 @@ impl ByHand {
         let delivery = retried.delivery;
         let key = delivery.destination_key;
         if retried.revived {
+            self.dead_letters.changed(key);
             let name = &delivery.destination;
             self.backlog.returned(name, key, delivery.payload_size);
         }
@@ -111,6 +114,7 @@ impl ByHand {
                     self.backlog.returned(&name, key, item.payload_size);
                 }
                 self.wake.due(key, now);
+                self.dead_letters.changed(key);
             }
         }
         Ok((count, more))

@@ -15,7 +15,7 @@ use super::{Backlog, retry};
 use crate::{
     metrics::Metrics,
     model::{DestinationKey, Next, Settled, Settlement, Shown},
-    signals::{Ended, Holds, Observations, Wake},
+    signals::{DeadLetters, Ended, Holds, Observations, Wake},
     store::{Store, StoreError},
 };
 
@@ -30,6 +30,8 @@ pub struct Settle {
     pub observations: Arc<Observations>,
     /// Told what holds deliveries, and what shows that it is gone.
     pub holds: Arc<Holds>,
+    /// Told of deliveries that are given up.
+    pub dead_letters: Arc<DeadLetters>,
     /// Told of what is settled.
     pub backlog: Arc<Backlog>,
     /// Tells the time.
@@ -91,6 +93,7 @@ impl Settle {
             Next::Delivered => self.metrics.settled_after(age(lease, now)),
             Next::DeadLetter => {
                 self.metrics.dead_letters.inc();
+                self.dead_letters.changed(destination);
                 let delivery = lease.delivery;
                 tracing::warn!(%delivery, %class, "delivery given up: every attempt failed");
             }

@@ -28,7 +28,7 @@ use crate::{
     deliveries::Backlog,
     metrics::Metrics,
     model::{DestinationKey, Grant, Leased, SealedJob},
-    signals::{Changes, Flow, Flows, Holds},
+    signals::{Changes, DeadLetters, Flow, Flows, Holds},
     store::StoreError,
 };
 
@@ -69,6 +69,7 @@ pub struct Dispatcher {
     paces: HashMap<DestinationKey, Pace>,
     flows: Arc<Flows>,
     backlog: Arc<Backlog>,
+    dead_letters: Arc<DeadLetters>,
 }
 
 impl Dispatcher {
@@ -78,7 +79,7 @@ impl Dispatcher {
         changes: &Changes,
         holds: Arc<Holds>,
         flows: Arc<Flows>,
-        backlog: Arc<Backlog>,
+        (backlog, dead_letters): (Arc<Backlog>, Arc<DeadLetters>),
         metrics: Metrics,
         lease: Duration,
     ) -> Self {
@@ -95,6 +96,7 @@ impl Dispatcher {
             paces: HashMap::new(),
             flows,
             backlog,
+            dead_letters,
         }
     }
 
@@ -323,6 +325,7 @@ impl Dispatcher {
         self.backlog.left(expired.iter().copied());
         self.metrics.dead_letters.inc_by(expired.len() as u64);
         for (destination, _) in expired {
+            self.dead_letters.changed(*destination);
             let name = self.info.get(destination).map(|info| info.name.to_string());
             tracing::warn!(
                 destination = name,

@@ -27,6 +27,10 @@ pub enum AlertCause {
     RotationHeldUp,
     /// A receiver's CA has to sign a request.
     ClientCertificateNeeded,
+    /// Attempts at a destination fail for days.
+    DestinationFailing,
+    /// Deliveries were given up.
+    DeliveriesDeadLettered,
 }
 
 impl AlertCause {
@@ -42,6 +46,8 @@ impl AlertCause {
         Self::DestinationDisabled,
         Self::RotationHeldUp,
         Self::ClientCertificateNeeded,
+        Self::DestinationFailing,
+        Self::DeliveriesDeadLettered,
     ];
 
     /// The cause as API, logs, metrics and the store write it.
@@ -57,6 +63,8 @@ impl AlertCause {
             Self::DestinationDisabled => "DESTINATION_DISABLED",
             Self::RotationHeldUp => "ROTATION_HELD_UP",
             Self::ClientCertificateNeeded => "CLIENT_CERTIFICATE_NEEDED",
+            Self::DestinationFailing => "DESTINATION_FAILING",
+            Self::DeliveriesDeadLettered => "DELIVERIES_DEAD_LETTERED",
         }
     }
 

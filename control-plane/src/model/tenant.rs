@@ -97,6 +97,8 @@ pub struct Destination {
     pub active_certificate: u32,
     /// Generation of the bundle: grows with every change that agents must know.
     pub generation: u64,
+    /// Since when attempts fail, and none has been delivered.
+    pub failing_since: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.

@@ -71,6 +71,7 @@ pub(super) fn view(certificates: Vec<ClientCertificate>) -> RotationView {
             state: DestinationState::Enabled,
             active_certificate: active.map_or(0, |it| it.version),
             generation: 1,
+            failing_since: None,
             created_at: START,
             updated_at: START,
             revision: 1,

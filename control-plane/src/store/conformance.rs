@@ -95,7 +95,7 @@ fn authority(owner: AuthorityOwner, generation: u32) -> Authority {
     }
 }
 
-pub(super) fn new_account(name: &str, request: Option<RequestKey>) -> NewAccount {
+pub(crate) fn new_account(name: &str, request: Option<RequestKey>) -> NewAccount {
     let name = AccountName::from(id(name));
     NewAccount {
         data_key: DataKey {
@@ -162,7 +162,7 @@ pub(super) fn client_certificate(version: u32, state: ClientCertificateState) ->
     }
 }
 
-pub(super) fn new_destination(
+pub(crate) fn new_destination(
     name: &DestinationName,
     request: Option<RequestKey>,
 ) -> NewDestination {

@@ -6,7 +6,7 @@
 
 mod access;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod revocation;
 mod rotation;
 pub mod sqlite;
@@ -271,6 +271,16 @@ pub trait TenantStore: Send + Sync {
         secret: SigningSecret,
         older_expire_at: Timestamp,
     ) -> Result<()>;
+    /// Notes that attempts at a destination fail from `since` on, unless they did already, or with `None`
+    /// that one was delivered.
+    async fn set_failing(&self, key: DestinationKey, since: Option<Timestamp>) -> Result<()>;
+    /// Enabled destinations whose attempts fail since `until` or longer, at most `size`, after `after`.
+    async fn failing(
+        &self,
+        until: Timestamp,
+        after: Option<DestinationKey>,
+        size: usize,
+    ) -> Result<Page<Destination>>;
     /// Removes secrets whose time is over; their destinations' bundles get a new generation. Answers
     /// with those destinations.
     async fn remove_expired_secrets(&self, now: Timestamp) -> Result<Vec<DestinationName>>;
@@ -281,6 +291,8 @@ pub trait TenantStore: Send + Sync {
 /// Deliveries, leases and attempts.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
+    /// Whether a destination has dead letters that can be sent again.
+    async fn has_dead_letters(&self, destination: DestinationKey) -> Result<bool>;
     /// Accepts deliveries in one transaction, each by itself: the answers are in the same order, and
     /// one that is refused changes nothing. A repeated request answers with the first delivery.
     ///
@@ -455,6 +467,8 @@ pub trait AlertStore: Send + Sync {
     ) -> Result<Page<Alert>>;
     /// How many alerts are open, by cause; causes without any are left out.
     async fn open_alert_counts(&self) -> Result<Vec<(AlertCause, i64)>>;
+    /// Open alerts of a cause.
+    async fn open_alerts_of(&self, cause: AlertCause) -> Result<Vec<Alert>>;
     /// Open alerts about our own certificates' ends.
     async fn open_expiry_alerts(&self) -> Result<Vec<Alert>>;
     /// Client certificates in use and authorities that end by `until`, soonest first, after `after`.

@@ -89,6 +89,14 @@ impl AlertStore for SqliteStore {
         .await
     }
 
+    async fn open_alerts_of(&self, cause: AlertCause) -> Result<Vec<Alert>> {
+        self.read(move |connection| {
+            let query = "SELECT * FROM alerts WHERE resolved_at IS NULL AND cause = ?";
+            all(connection, query, [Column(cause)], alert)
+        })
+        .await
+    }
+
     async fn open_expiry_alerts(&self) -> Result<Vec<Alert>> {
         self.read(|connection| {
             let query = "SELECT * FROM alerts WHERE resolved_at IS NULL AND cause IN (?, ?)";

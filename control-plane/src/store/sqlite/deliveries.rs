@@ -29,6 +29,11 @@ use crate::{
 
 #[async_trait]
 impl DeliveryStore for SqliteStore {
+    async fn has_dead_letters(&self, destination: DestinationKey) -> Result<bool> {
+        self.read(move |connection| revive::any_dead_letter(connection, destination))
+            .await
+    }
+
     async fn submit_all(&self, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>> {
         let weight = new.len();
         let work = move |connection: &Connection| submit::submit_all(connection, new);

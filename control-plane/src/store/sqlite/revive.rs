@@ -116,6 +116,15 @@ pub(super) fn dead_letters(
     })
 }
 
+/// Whether a destination has any that can be sent again.
+pub(super) fn any_dead_letter(connection: &Connection, key: DestinationKey) -> Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM deliveries
+                 WHERE account = (SELECT account FROM destinations WHERE key = ?1)
+                 AND state = 4 AND destination = ?1
+                 AND EXISTS (SELECT 1 FROM payloads p WHERE p.id = deliveries.id))";
+    Ok(one(connection, query, [key.0], |row| row.get(0))?.unwrap_or(false))
+}
+
 pub(super) fn without_ids(found: &Found) -> Page<DeadLetter> {
     Page {
         items: found

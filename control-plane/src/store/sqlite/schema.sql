@@ -108,6 +108,8 @@ CREATE TABLE destinations (
     retry_waits        TEXT NOT NULL,
     retry_deadline     INTEGER,
     rate_limit         INTEGER,
+    -- Since when attempts fail and none has been delivered.
+    failing_since      INTEGER,
     state              TEXT NOT NULL,
     active_certificate INTEGER NOT NULL,
     generation         INTEGER NOT NULL,

@@ -158,10 +158,44 @@ impl TenantStore for SqliteStore {
         let name = name.clone();
         self.write(move |connection| {
             let (key, _) = destination_keys(connection, &name)?;
+            // One that is tried again begins its time anew.
             let update = "UPDATE destinations SET state = ?1, updated_at = ?2,
+                          failing_since = iif(failing_since IS NULL, NULL, ?2),
                           revision = revision + 1 WHERE key = ?3 AND state <> ?1";
             execute(connection, update, params![Column(state), Column(now), key])?;
             read_destination(connection, &name)
+        })
+        .await
+    }
+
+    async fn set_failing(&self, key: DestinationKey, since: Option<Timestamp>) -> Result<()> {
+        self.write(move |connection| {
+            let update = "UPDATE destinations SET failing_since = ?1
+                          WHERE key = ?2 AND (failing_since IS NULL) = (?1 IS NOT NULL)";
+            execute(connection, update, params![since.map(Column), key.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn failing(
+        &self,
+        until: Timestamp,
+        after: Option<DestinationKey>,
+        size: usize,
+    ) -> Result<Page<Destination>> {
+        self.read(move |connection| {
+            let query = destinations_where(
+                "d.failing_since <= ? AND d.state = ? AND d.key > ? ORDER BY d.key LIMIT ?",
+            );
+            let after = after.map_or(i64::MIN, |after| after.0);
+            let wanted = params![
+                Column(until),
+                Column(DestinationState::Enabled),
+                after,
+                limit(size)
+            ];
+            page(connection, &query, wanted, size, destination)
         })
         .await
     }
@@ -517,6 +551,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             allowed_ranges: get(row, "allowed_ranges")?,
         },
         state: get(row, "state")?,
+        failing_since: get_optional(row, "failing_since")?,
         active_certificate: row.get("active_certificate")?,
         generation: row.get::<_, i64>("generation")?.unsigned_abs(),
         created_at: get(row, "created_at")?,
