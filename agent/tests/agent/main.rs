@@ -9,6 +9,7 @@ mod egress;
 mod enrollment;
 mod fallback;
 mod lanes;
+mod misbehaving;
 mod probe;
 mod revocation;
 mod session;
