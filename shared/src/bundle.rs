@@ -81,6 +81,8 @@ pub struct Bundle {
     pub mtls_enforcement: MtlsEnforcement,
     /// Keys of the `v1` signatures, newest first.
     pub signing_secrets: Vec<SecretBytes>,
+    /// Seeds of the keys of the `v1a` signatures, newest first. There is one of either at least.
+    pub signing_seeds: Vec<SecretBytes>,
     /// How long one attempt may take.
     pub attempt_timeout: Duration,
     /// How many attempts may be in flight at once.

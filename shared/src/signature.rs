@@ -1,7 +1,10 @@
 //! Standard Webhooks signatures: the headers `webhook-id`, `webhook-timestamp` and
 //! `webhook-signature`, scheme `v1` (HMAC-SHA256, RFC 2104 and FIPS 180-4).
 //!
-//! What is signed is `<id>.<timestamp>.<body>`, so a receiver can refuse a replay by its time.
+//! What is signed is `<id>.<timestamp>.<body>`, so a receiver can refuse a replay by its time. Scheme
+//! `v1a` is in [`ed25519`].
+
+pub mod ed25519;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -23,6 +26,38 @@ pub const SIGNATURE_HEADER: &str = "webhook-signature";
 pub const SECRET_LENGTH: usize = 32;
 
 const PREFIX: &str = "whsec_";
+
+/// The keys of both schemes, which are made and replaced together.
+#[derive(Debug)]
+pub struct SigningKeys {
+    /// The key of `v1`.
+    pub secret: SecretBytes,
+    /// The seed of the pair of `v1a`.
+    pub seed: SecretBytes,
+}
+
+impl SigningKeys {
+    /// New random ones, and the public key of `v1a`.
+    pub fn generate() -> (Self, [u8; ed25519::PUBLIC_LENGTH]) {
+        let (seed, pair) = ed25519::generate();
+        let secret = generate_secret();
+        (Self { secret, seed }, *pair.public())
+    }
+
+    /// In one piece, to be sealed.
+    pub fn to_bytes(&self) -> SecretBytes {
+        SecretBytes::from([self.secret.expose(), self.seed.expose()].concat())
+    }
+
+    /// The inverse; `None` for another length.
+    pub fn from_bytes(raw: &SecretBytes) -> Option<Self> {
+        let (secret, seed) = raw.expose().split_at_checked(SECRET_LENGTH)?;
+        (seed.len() == ed25519::SEED_LENGTH).then(|| Self {
+            secret: SecretBytes::from(secret.to_vec()),
+            seed: SecretBytes::from(seed.to_vec()),
+        })
+    }
+}
 
 /// A new random signing secret.
 pub fn generate_secret() -> SecretBytes {
@@ -119,6 +154,18 @@ mod tests {
         assert!(!verify_v1(&old, "id", 1_700_000_000, b"Body", &header));
         assert!(!verify_v1(&old, "id", 1_700_000_001, b"body", &header));
         assert!(!verify_v1(&old, "ID", 1_700_000_000, b"body", &header));
+    }
+
+    #[test]
+    fn keys_come_back_from_one_piece() {
+        let (keys, public) = SigningKeys::generate();
+        let back = SigningKeys::from_bytes(&keys.to_bytes()).unwrap();
+        assert_eq!(back.secret, keys.secret);
+        let pair = ed25519::SigningKey::from_seed(&back.seed).unwrap();
+        assert_eq!(*pair.public(), public);
+        for length in [0, 32, 63, 65] {
+            assert!(SigningKeys::from_bytes(&SecretBytes::from(vec![0; length])).is_none());
+        }
     }
 
     #[test]

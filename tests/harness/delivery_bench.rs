@@ -139,6 +139,7 @@ impl DeliveryBench {
             mtls_enforcement: delivery.enforcement,
             signing_secrets: vec![signature::generate_secret()],
             attempt_timeout: Duration::from_secs(20),
+            signing_seeds: Vec::new(),
             concurrency_limit: 1,
             allowed_ranges: Vec::new(),
         }

@@ -27,6 +27,7 @@ mod nothing_accepted_is_lost_after_kill_9;
 mod operators_help_deliveries_by_hand;
 mod private_addresses_are_refused;
 mod probes_tell_what_receivers_think;
+mod public_keys_verify_signatures;
 mod receiver_configuration_is_pasted;
 mod receivers_explain_refusals;
 mod refused_certificates_fall_back;

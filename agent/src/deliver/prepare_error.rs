@@ -22,6 +22,9 @@ pub enum PrepareError {
     /// Characters that HTTP does not take.
     #[error("the URL can't be requested")]
     Url,
+    /// A key of the signatures.
+    #[error("a signing seed has not 32 bytes")]
+    SigningKey,
     /// Whom to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),

@@ -13,6 +13,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use countersign_shared::{
     bundle::Bundle, name::DestinationName, outcome::CertificateRefusal, secret::SecretBytes,
+    signature::ed25519::SigningKey,
 };
 use http::Uri;
 
@@ -28,6 +29,7 @@ pub struct Prepared {
     pub content_sha256: [u8; 32],
     pub(super) uri: Uri,
     pub(super) signing_secrets: Vec<SecretBytes>,
+    pub(super) signing_keys: Vec<SigningKey>,
     pub(super) attempt_timeout: Duration,
     pub(super) concurrency_limit: u32,
     /// What is presented.
@@ -54,7 +56,10 @@ impl Prepared {
         let candidate = candidate.map(|it| ready(it, PrepareError::Candidate));
         let fallback = bundle.fallback.as_ref();
         let fallback = fallback.map(|it| ready(it, PrepareError::Fallback));
+        let keys = bundle.signing_seeds.iter().map(SigningKey::from_seed);
+        let signing_keys = keys.collect::<Option<_>>();
         Ok(Self {
+            signing_keys: signing_keys.ok_or(PrepareError::SigningKey)?,
             candidate: candidate.transpose()?,
             fallback: fallback.transpose()?,
             active,

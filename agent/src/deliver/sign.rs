@@ -5,7 +5,7 @@ use bytes::Bytes;
 use countersign_shared::{
     VERSION,
     job::LeasedJob,
-    signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_v1},
+    signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, ed25519::sign_v1a, sign_v1},
     time::Timestamp,
 };
 use http::{
@@ -29,7 +29,13 @@ pub(super) fn sign(
     at: Timestamp,
 ) -> Result<Request<Bytes>, http::Error> {
     let id = job.lease.delivery.to_string();
-    let signature = sign_v1(&bundle.signing_secrets, &id, at, &job.payload);
+    let mut signature = sign_v1(&bundle.signing_secrets, &id, at, &job.payload);
+    if !bundle.signing_keys.is_empty() {
+        if !signature.is_empty() {
+            signature.push(' ');
+        }
+        signature += &sign_v1a(&bundle.signing_keys, &id, at, &job.payload);
+    }
     let mut headers = HeaderMap::with_capacity(8);
     for (name, value) in job.headers.iter() {
         headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);

@@ -15,7 +15,8 @@ use countersign_shared::{
 
 use super::{delivery_policy, violations::Violations};
 use crate::model::{
-    DeliveryPolicy, Destination, DestinationConfig, DestinationState, KeyAlgorithm, TrustModel,
+    DeliveryPolicy, Destination, DestinationConfig, DestinationState, KeyAlgorithm,
+    SignatureSchemes, TrustModel,
 };
 
 /// How much is shown of a text that is no range: as long as the longest that is one.
@@ -36,6 +37,7 @@ pub(super) const FIELDS: &[&str] = &[
     "allowed_ranges",
     "retry_policy",
     "rate_limit_per_second",
+    "signature_schemes",
 ];
 
 /// A new destination's configuration; `url` is required, the rest has defaults.
@@ -52,6 +54,7 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
         attempt_timeout: ATTEMPT_TIMEOUT.2,
         concurrency_limit: CONCURRENCY_LIMIT.2,
         allowed_ranges: Vec::new(),
+        signatures: SignatureSchemes::default(),
         policy: DeliveryPolicy::default(),
     };
     for field in FIELDS
@@ -77,6 +80,26 @@ pub(super) fn trust_model_to_wire(trust_model: TrustModel) -> v1::TrustModel {
         TrustModel::Dedicated => v1::TrustModel::Dedicated,
         TrustModel::Shared => v1::TrustModel::Shared,
         TrustModel::Customer => v1::TrustModel::Customer,
+    }
+}
+
+fn schemes_from_wire(wire: &[i32]) -> Option<SignatureSchemes> {
+    use v1::SignatureScheme::{V1, V1a};
+    let schemes: Result<Vec<_>, _> = wire.iter().map(|it| (*it).try_into()).collect();
+    Some(match schemes.ok()?.as_slice() {
+        [] | [V1] => SignatureSchemes::V1,
+        [V1a] => SignatureSchemes::V1a,
+        [V1, V1a] | [V1a, V1] => SignatureSchemes::Both,
+        _ => return None,
+    })
+}
+
+fn schemes_to_wire(schemes: SignatureSchemes) -> Vec<i32> {
+    use v1::SignatureScheme::{V1, V1a};
+    match schemes {
+        SignatureSchemes::V1 => vec![V1.into()],
+        SignatureSchemes::V1a => vec![V1a.into()],
+        SignatureSchemes::Both => vec![V1.into(), V1a.into()],
     }
 }
 
@@ -115,6 +138,7 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
         "allowed_ranges" => !wire.allowed_ranges.is_empty(),
         "retry_policy" => wire.retry_policy.is_some(),
         "rate_limit_per_second" => wire.rate_limit_per_second != 0,
+        "signature_schemes" => !wire.signature_schemes.is_empty(),
         _ => false,
     }
 }
@@ -168,6 +192,10 @@ pub(super) fn apply(
             let wire = wire.retry_policy.as_ref();
             config.policy.retry = delivery_policy::retry(violations, &name, wire);
         }
+        "signature_schemes" => match schemes_from_wire(&wire.signature_schemes) {
+            Some(schemes) => config.signatures = schemes,
+            None => violations.add(name, "has a scheme that is not known, or one twice"),
+        },
         "rate_limit_per_second" => {
             let wire = wire.rate_limit_per_second;
             config.policy.rate_limit = delivery_policy::rate_limit(violations, &name, wire);
@@ -272,6 +300,7 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
         create_time: Some(timestamp_to_wire(destination.created_at)),
         update_time: Some(timestamp_to_wire(destination.updated_at)),
         etag: destination.revision.to_string(),
+        signature_schemes: schemes_to_wire(config.signatures),
         retry_policy: delivery_policy::retry_to_wire(&config.policy.retry),
         rate_limit_per_second: config
             .policy
@@ -326,6 +355,7 @@ mod tests {
             key_algorithm: 9,
             display_name: "\u{7}".into(),
             rate_limit_per_second: -1,
+            signature_schemes: vec![1, 1],
             retry_policy: Some(v1::RetryPolicy {
                 deadline: Some(prost_types::Duration::default()),
                 waits: None,

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use countersign_proto::v1::{self, destination_service_server::DestinationService};
 use countersign_shared::{
     name::{AccountName, DestinationName, split},
+    signature::ed25519::public_to_text,
     wire::{duration_from_wire, timestamp_to_wire},
 };
 use prost::Message as _;
@@ -283,6 +284,24 @@ impl DestinationService for DestinationApi {
             name: format!("{name}/signingSecrets/{}", secret.version),
             signing_secret: signing_secret.expose().to_owned(),
             create_time: Some(timestamp_to_wire(secret.created_at)),
+        }))
+    }
+
+    async fn list_signing_public_keys(
+        &self,
+        request: Request<v1::ListSigningPublicKeysRequest>,
+    ) -> Result<Response<v1::ListSigningPublicKeysResponse>, Status> {
+        let name: DestinationName = name("name", &request.into_inner().name)?;
+        let secrets = self.destinations.store.signing_secrets(&name).await;
+        let keys = secrets.map_err(status::store)?;
+        let keys = keys.iter().map(|secret| v1::SigningPublicKey {
+            name: format!("{name}/signingSecrets/{}", secret.version),
+            public_key: public_to_text(&secret.public_key),
+            create_time: Some(timestamp_to_wire(secret.created_at)),
+            expire_time: secret.expires_at.map(timestamp_to_wire),
+        });
+        Ok(Response::new(v1::ListSigningPublicKeysResponse {
+            public_keys: keys.collect(),
         }))
     }
 }

@@ -8,6 +8,7 @@ use countersign_shared::{
     digest::sha256,
     name::{DestinationName, Id},
     secret::SecretBytes,
+    signature::SigningKeys,
     tls, wire,
 };
 use prost::Message as _;
@@ -15,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::{
-    model::ClientCertificate,
+    model::{ClientCertificate, SignatureSchemes},
     store::{BundleSource, Store, StoreError},
     vault::{Record, Vault, VaultError},
 };
@@ -71,13 +72,15 @@ impl Bundles {
         let active = open(&source.active)?;
         let candidate = source.candidate.as_ref().map(open).transpose()?;
         let fallback = source.fallback.as_ref().map(open).transpose()?;
-        let mut signing_secrets = Vec::with_capacity(source.secrets.len());
+        let mut keys = Vec::with_capacity(source.secrets.len());
         for secret in &source.secrets {
             let record = Record::SigningSecret(name, secret.version);
-            signing_secrets.push(scope.open(&secret.sealed, &record)?);
+            let raw = scope.open(&secret.sealed, &record)?;
+            let stored = || BundleError::Stored(name.clone(), "signing_secrets");
+            keys.push(SigningKeys::from_bytes(&raw).ok_or_else(stored)?);
         }
         let region = source.destination.config.region.clone();
-        let mut bundle = assemble(source, active, signing_secrets)?;
+        let mut bundle = assemble(source, active, keys)?;
         (bundle.candidate, bundle.fallback) = (candidate, fallback);
         Ok(Prepared {
             region,
@@ -99,7 +102,7 @@ fn credential(certificate: &ClientCertificate, private_key: SecretBytes) -> Cred
 fn assemble(
     source: BundleSource,
     active: Credential,
-    signing_secrets: Vec<SecretBytes>,
+    keys: Vec<SigningKeys>,
 ) -> Result<Bundle, BundleError> {
     let BundleSource { destination, .. } = source;
     let config = &destination.config;
@@ -107,6 +110,15 @@ fn assemble(
     let server_cas = match config.server_ca_pem.as_str() {
         "" => Vec::new(),
         pem => tls::certificates_from_pem(pem).map_err(|_| stored("server_ca_pem"))?,
+    };
+    let (secrets, seeds) = keys
+        .into_iter()
+        .map(|keys| (keys.secret, keys.seed))
+        .unzip();
+    let (signing_secrets, signing_seeds) = match config.signatures {
+        SignatureSchemes::V1 => (secrets, Vec::new()),
+        SignatureSchemes::V1a => (Vec::new(), seeds),
+        SignatureSchemes::Both => (secrets, seeds),
     };
     Ok(Bundle {
         url: parse_destination_url(&config.url).map_err(|_| stored("url"))?,
@@ -121,6 +133,7 @@ fn assemble(
         minimum_tls: config.minimum_tls,
         mtls_enforcement: config.mtls_enforcement,
         signing_secrets,
+        signing_seeds,
         attempt_timeout: config.attempt_timeout,
         concurrency_limit: config.concurrency_limit,
         allowed_ranges: config.allowed_ranges.clone(),

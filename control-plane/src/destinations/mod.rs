@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use countersign_shared::{
     name::{AccountName, DestinationName, Id},
     secret::SecretText,
-    signature,
+    signature::{self, SigningKeys},
     time::{Clock, Timestamp},
 };
 
@@ -240,7 +240,13 @@ impl Destinations {
         let scope = format!("accounts/{}", name.account());
         let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
         let raw = scope.open(&secret.sealed, &Record::SigningSecret(name, secret.version))?;
-        Ok((secret, signature::secret_to_text(&raw)))
+        let keys = SigningKeys::from_bytes(&raw).ok_or_else(|| {
+            let version = secret.version;
+            StoreError::Corrupt(format!(
+                "{name}/signingSecrets/{version} has another length"
+            ))
+        })?;
+        Ok((secret, signature::secret_to_text(&keys.secret)))
     }
 }
 
@@ -250,10 +256,11 @@ fn new_secret(
     scope: &ScopeKey,
     now: Timestamp,
 ) -> Result<SigningSecret, CaError> {
-    let raw = signature::generate_secret();
+    let (keys, public_key) = SigningKeys::generate();
     Ok(SigningSecret {
         version,
-        sealed: scope.seal(&raw, &Record::SigningSecret(name, version))?,
+        sealed: scope.seal(&keys.to_bytes(), &Record::SigningSecret(name, version))?,
+        public_key,
         created_at: now,
         expires_at: None,
     })

@@ -39,6 +39,7 @@ pub fn router(pages: Pages) -> Router {
         .route("/readyz", get(ready))
         .route("/trust/{*file}", get(published::trust))
         .route("/crl/{*file}", get(published::crl))
+        .route("/signing-keys/{*destination}", get(published::signing_keys))
         .with_state(pages)
 }
 

@@ -1,4 +1,4 @@
-//! What receivers fetch: trust bundles, and revocation lists. A stable URL for each, small and public.
+//! What receivers fetch: trust bundles, revocation lists, and public keys of signatures. A stable URL for each, small and public.
 
 use axum::{
     extract::{Path, State},
@@ -8,7 +8,11 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use countersign_shared::digest::{hex, sha256};
+use countersign_shared::{
+    digest::{hex, sha256},
+    name::DestinationName,
+    signature::ed25519::public_to_text,
+};
 
 use super::{Pages, STORE_SILENT};
 use crate::{
@@ -22,6 +26,7 @@ const CACHE: &str = "max-age=60";
 /// RFC 2585 section 4.1.
 const CERTIFICATE: &str = "application/pkix-cert";
 const PEM: &str = "application/x-pem-file";
+const TEXT: &str = "text/plain; charset=utf-8";
 /// RFC 2585 section 4.2.
 const CRL: &str = "application/pkix-crl";
 
@@ -86,6 +91,28 @@ pub(super) async fn crl(
     let page = match file.generation {
         None => lists(store, &file.owner).await,
         Some((generation, form)) => list(store, &file.owner, generation, form).await,
+    };
+    answer(page, &headers)
+}
+
+/// Under `/signing-keys`: the public keys of a destination's `v1a` signatures, newest first.
+pub(super) async fn signing_keys(
+    State(pages): State<Pages>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(name) = path.parse::<DestinationName>() else {
+        return missing();
+    };
+    let page = match pages.store.signing_secrets(&name).await {
+        Ok(secrets) => {
+            let lines = secrets
+                .iter()
+                .map(|it| public_to_text(&it.public_key) + "\n");
+            Ok(Some((TEXT, lines.collect::<String>().into_bytes())))
+        }
+        Err(StoreError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     };
     answer(page, &headers)
 }

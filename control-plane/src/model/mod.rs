@@ -30,8 +30,8 @@ pub use rotation::{
     RotationChange, RotationStep, RotationView, Stop, TrustState,
 };
 pub use tenant::{
-    Account, Destination, DestinationConfig, DestinationKey, DestinationState, SigningSecret,
-    TrustModel,
+    Account, Destination, DestinationConfig, DestinationKey, DestinationState, SignatureSchemes,
+    SigningSecret, TrustModel,
 };
 
 use countersign_shared::digest::sha256;

@@ -52,6 +52,18 @@ pub enum DestinationState {
     Disabled,
 }
 
+/// How deliveries are signed (Standard Webhooks).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SignatureSchemes {
+    /// `v1`: HMAC-SHA256 with a secret that the receiver has too.
+    #[default]
+    V1,
+    /// `v1a`: Ed25519; the receiver has a public key.
+    V1a,
+    /// Both.
+    Both,
+}
+
 /// What an operator decides about a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationConfig {
@@ -75,6 +87,8 @@ pub struct DestinationConfig {
     pub attempt_timeout: Duration,
     /// How many attempts may be in flight at once.
     pub concurrency_limit: u32,
+    /// How deliveries are signed.
+    pub signatures: SignatureSchemes,
     /// How deliveries are attempted.
     pub policy: DeliveryPolicy,
     /// Where the destination's addresses have to lie. Empty: the agent's policy alone decides.
@@ -112,8 +126,10 @@ pub struct Destination {
 pub struct SigningSecret {
     /// 1, 2, …
     pub version: u32,
-    /// The raw key, sealed.
+    /// The keys of both schemes, sealed: that of `v1`, then the seed of `v1a`.
     pub sealed: Sealed,
+    /// What receivers verify `v1a` with.
+    pub public_key: [u8; 32],
     /// When it was made.
     pub created_at: Timestamp,
     /// When it stops being used; `None` for the newest.

@@ -12,7 +12,7 @@ use countersign_shared::{
 use crate::model::{
     AuthorityState, CertificateRequest, ClientCertificate, ClientCertificateState as State,
     DeliveryPolicy, Destination, DestinationConfig, DestinationKey, DestinationState, KeyAlgorithm,
-    ProbeNote, Refusal, Rotation, RotationView, Sealed, TrustModel,
+    ProbeNote, Refusal, Rotation, RotationView, Sealed, SignatureSchemes, TrustModel,
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -34,6 +34,7 @@ pub(super) fn config() -> DestinationConfig {
         mtls_enforcement: MtlsEnforcement::Deliver,
         attempt_timeout: Duration::from_secs(30),
         concurrency_limit: 8,
+        signatures: SignatureSchemes::default(),
         policy: DeliveryPolicy::default(),
         allowed_ranges: Vec::new(),
     }

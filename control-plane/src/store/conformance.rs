@@ -23,7 +23,7 @@ use super::{
 use crate::model::{
     Account, ApiKey, Authority, AuthorityOwner, AuthorityState, Backoff, ClientCertificate,
     ClientCertificateState, DeliveryPolicy, DestinationConfig, KeyAlgorithm, RequestKey,
-    RetryPolicy, Role, Scope, Sealed, Serial, SigningSecret, TrustModel, Waits,
+    RetryPolicy, Role, Scope, Sealed, Serial, SignatureSchemes, SigningSecret, TrustModel, Waits,
 };
 
 pub(super) type Alive = (Tasks, Failures);
@@ -126,6 +126,7 @@ pub(super) fn config(url: &str) -> DestinationConfig {
         mtls_enforcement: countersign_shared::bundle::MtlsEnforcement::Deliver,
         attempt_timeout: std::time::Duration::from_secs(30),
         concurrency_limit: 64,
+        signatures: SignatureSchemes::Both,
         policy: DeliveryPolicy {
             retry: RetryPolicy {
                 waits: Waits::Backoff(Backoff {
@@ -171,6 +172,7 @@ pub(crate) fn new_destination(
         config: config("https://receiver.example/"),
         certificate: Some(client_certificate(1, ClientCertificateState::Active)),
         secret: SigningSecret {
+            public_key: [7; 32],
             version: 1,
             sealed: Sealed(vec![3]),
             created_at: at(1),

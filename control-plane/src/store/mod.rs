@@ -262,6 +262,8 @@ pub trait TenantStore: Send + Sync {
         destination: &DestinationName,
         version: Option<u32>,
     ) -> Result<SigningSecret>;
+    /// The signing secrets of a destination, newest first.
+    async fn signing_secrets(&self, destination: &DestinationName) -> Result<Vec<SigningSecret>>;
     /// Adds a signing secret, whose version is the next one; the older ones are used until
     /// `older_expire_at` and no longer. `Changed` when the version is taken, `Precondition` when there
     /// are [`MAX_SECRETS`] already.

@@ -34,11 +34,8 @@ pub fn bundle_to_wire(bundle: &Bundle) -> v1::Bundle {
         server_cas: der(&bundle.server_cas),
         minimum_tls_version: minimum_tls_to_wire(bundle.minimum_tls).into(),
         mtls_enforcement: enforcement_to_wire(bundle.mtls_enforcement).into(),
-        signing_secrets: bundle
-            .signing_secrets
-            .iter()
-            .map(|secret| secret.expose().to_vec().into())
-            .collect(),
+        signing_secrets: exposed(&bundle.signing_secrets),
+        signing_seeds: exposed(&bundle.signing_seeds),
         attempt_timeout: Some(duration_to_wire(bundle.attempt_timeout)),
         concurrency_limit: i32::try_from(bundle.concurrency_limit).unwrap_or(i32::MAX),
         allowed_ranges: bundle
@@ -55,6 +52,16 @@ pub fn bundle_to_wire(bundle: &Bundle) -> v1::Bundle {
             })
             .collect(),
     }
+}
+
+fn exposed(secrets: &[SecretBytes]) -> Vec<Bytes> {
+    let copied = secrets.iter().map(|secret| secret.expose().to_vec().into());
+    copied.collect()
+}
+
+fn secrets(raw: &[Bytes]) -> Vec<SecretBytes> {
+    let copied = raw.iter().map(|secret| SecretBytes::from(secret.to_vec()));
+    copied.collect()
 }
 
 fn der(list: &[CertificateDer<'static>]) -> Vec<Bytes> {
@@ -91,7 +98,7 @@ pub fn bundle_from_wire(bundle: v1::Bundle) -> Result<Bundle, WireError> {
             return Err(WireError::Value("standby_certificates"));
         }
     }
-    if bundle.signing_secrets.is_empty() {
+    if bundle.signing_secrets.is_empty() && bundle.signing_seeds.is_empty() {
         return Err(WireError::Missing("signing_secrets"));
     }
     Ok(Bundle {
@@ -111,11 +118,8 @@ pub fn bundle_from_wire(bundle: v1::Bundle) -> Result<Bundle, WireError> {
             .ok_or(WireError::Value("minimum_tls_version"))?,
         mtls_enforcement: enforcement_from_wire(bundle.mtls_enforcement)
             .ok_or(WireError::Value("mtls_enforcement"))?,
-        signing_secrets: bundle
-            .signing_secrets
-            .iter()
-            .map(|secret| SecretBytes::from(secret.to_vec()))
-            .collect(),
+        signing_secrets: secrets(&bundle.signing_secrets),
+        signing_seeds: secrets(&bundle.signing_seeds),
         attempt_timeout: bundle
             .attempt_timeout
             .and_then(duration_from_wire)
@@ -194,6 +198,7 @@ mod tests {
             minimum_tls: MinimumTls::Tls12,
             mtls_enforcement: MtlsEnforcement::Refuse,
             signing_secrets: vec![signature::generate_secret()],
+            signing_seeds: vec![signature::ed25519::generate().0],
             attempt_timeout: Duration::from_secs(30),
             concurrency_limit: CONCURRENCY_LIMIT.2,
             allowed_ranges: vec!["10.1.0.0/16".parse().unwrap()],

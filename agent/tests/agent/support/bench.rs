@@ -70,6 +70,7 @@ pub(crate) fn bundle(url: &str, client: &Leaf, server_cas: Vec<CertificateDer<'s
         mtls_enforcement: MtlsEnforcement::Deliver,
         signing_secrets: vec![signature::generate_secret()],
         attempt_timeout: Duration::from_secs(20),
+        signing_seeds: Vec::new(),
         concurrency_limit: 64,
         allowed_ranges: Vec::new(),
     }

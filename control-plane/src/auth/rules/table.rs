@@ -181,4 +181,5 @@ pub const TABLE: &[Rule] = &[
     rule("DestinationService/GetReceiverConfiguration", OVERSEE, NAME),
     rule("DestinationService/ProbeDestination", OPERATE, NAME),
     rule("DestinationService/RevealSigningSecret", NOBODY_ELSE, NAME),
+    rule("DestinationService/ListSigningPublicKeys", READ, NAME),
 ];

@@ -290,6 +290,7 @@ impl Simulation {
             it
         });
         let secret = SigningSecret {
+            public_key: [0; 32],
             version: 1,
             sealed: Sealed(Vec::new()),
             created_at: now,

@@ -305,6 +305,7 @@ pub(super) async fn signing_secrets(store: &impl Store) {
         .await
         .unwrap();
     let secret = |version| SigningSecret {
+        public_key: [8; 32],
         version,
         sealed: Sealed(vec![version as u8]),
         created_at: at(2),

@@ -20,7 +20,7 @@ use crate::{
     model::{
         AlertCause, AlertSeverity, AuthorityOwner, AuthorityState, Backoff, BundleStatus,
         ClientCertificateState, DeliveryState, DestinationState, HeldUp, KeyAlgorithm, Page,
-        RevocationReason, Serial, TrustModel, TrustState, Waits,
+        RevocationReason, Serial, SignatureSchemes, TrustModel, TrustState, Waits,
     },
     store::{Result, StoreError},
 };
@@ -59,6 +59,7 @@ text_columns! {
         Prepared = "PREPARED", Active = "ACTIVE", Superseded = "SUPERSEDED",
         Retiring = "RETIRING", Retired = "RETIRED", Aborted = "ABORTED", Revoked = "REVOKED",
     }
+    SignatureSchemes { V1 = "v1", V1a = "v1a", Both = "v1 v1a" }
     DestinationState { Enabled = "ENABLED", Disabled = "DISABLED" }
     ClientCertificateState {
         Pending = "PENDING", Distributed = "DISTRIBUTED", Active = "ACTIVE",

@@ -105,6 +105,7 @@ CREATE TABLE destinations (
     attempt_timeout    INTEGER NOT NULL,
     concurrency_limit  INTEGER NOT NULL,
     allowed_ranges     TEXT NOT NULL,
+    signatures         TEXT NOT NULL,
     retry_waits        TEXT NOT NULL,
     retry_deadline     INTEGER,
     rate_limit         INTEGER,
@@ -143,6 +144,7 @@ CREATE TABLE signing_secrets (
     destination INTEGER NOT NULL REFERENCES destinations (key),
     version     INTEGER NOT NULL,
     sealed      BLOB NOT NULL,
+    public_key  BLOB NOT NULL,
     created_at  INTEGER NOT NULL,
     expires_at  INTEGER,
     PRIMARY KEY (destination, version)

@@ -19,6 +19,7 @@ pub(super) fn all_of(connection: &Connection, destination: i64) -> Result<Vec<Si
         Ok(SigningSecret {
             version: row.get("version")?,
             sealed: Sealed(row.get("sealed")?),
+            public_key: row.get("public_key")?,
             created_at: get(row, "created_at")?,
             expires_at: get_optional(row, "expires_at")?,
         })
@@ -27,12 +28,13 @@ pub(super) fn all_of(connection: &Connection, destination: i64) -> Result<Vec<Si
 
 pub(super) fn insert(connection: &Connection, destination: i64, new: &SigningSecret) -> Result<()> {
     let insert =
-        "INSERT INTO signing_secrets (destination, version, sealed, created_at, expires_at)
-                  VALUES (?, ?, ?, ?, ?)";
+        "INSERT INTO signing_secrets (destination, version, sealed, public_key, created_at, expires_at)
+                  VALUES (?, ?, ?, ?, ?, ?)";
     let made = params![
         destination,
         new.version,
         new.sealed.0,
+        new.public_key,
         Column(new.created_at),
         new.expires_at.map(Column)
     ];

@@ -244,6 +244,15 @@ impl TenantStore for SqliteStore {
         .await
     }
 
+    async fn signing_secrets(&self, destination: &DestinationName) -> Result<Vec<SigningSecret>> {
+        let name = destination.clone();
+        self.read(move |connection| {
+            let (key, _) = destination_keys(connection, &name)?;
+            secrets::all_of(connection, key)
+        })
+        .await
+    }
+
     async fn add_signing_secret(
         &self,
         destination: &DestinationName,
@@ -397,9 +406,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let insert = "INSERT OR IGNORE INTO destinations
                   (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
                    minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges,
-                   retry_waits, retry_deadline, rate_limit, state,
+                   signatures, retry_waits, retry_deadline, rate_limit, state,
                    active_certificate, generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
     let made = params![
         account,
         new.name.destination(),
@@ -414,6 +423,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         micros(config.attempt_timeout),
         config.concurrency_limit,
         Column(config.allowed_ranges.as_slice()),
+        Column(config.signatures),
         Column(&config.policy.retry.waits),
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
@@ -447,7 +457,7 @@ fn update_config(
     let update = "UPDATE destinations SET
                   display_name = ?, url = ?, trust_model = ?, key_algorithm = ?, region = ?,
                   server_ca_pem = ?, minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
-                  allowed_ranges = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?,
+                  allowed_ranges = ?, signatures = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?,
                   updated_at = ?, generation = generation + 1,
                   revision = revision + 1
                   WHERE key = ?";
@@ -463,6 +473,7 @@ fn update_config(
         micros(config.attempt_timeout),
         config.concurrency_limit,
         Column(config.allowed_ranges.as_slice()),
+        Column(config.signatures),
         Column(&config.policy.retry.waits),
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
@@ -544,6 +555,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             mtls_enforcement: get(row, "mtls_enforcement")?,
             attempt_timeout: Duration::from_micros(timeout),
             concurrency_limit: row.get("concurrency_limit")?,
+            signatures: get(row, "signatures")?,
             policy: DeliveryPolicy {
                 retry: retry_policy(row)?,
                 rate_limit: row.get("rate_limit")?,
