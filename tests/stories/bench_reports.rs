@@ -112,3 +112,24 @@ fn a_directory_with_something_in_it_is_refused() {
     assert!(finished.stderr.contains("not empty"), "{finished:?}");
     assert_eq!(std::fs::read(data_dir.join("mine")).unwrap(), b"x");
 }
+
+#[test]
+fn a_backlog_is_accepted_and_goes_out_after_a_kill() {
+    let folder = Folder::new("bench-backlog");
+    let flags = "backlog --json --count 20000 --destinations 4 --payload 64";
+    let flags: Vec<&str> = flags.split(' ').collect();
+    let finished = bench(&folder, &flags);
+    assert!(finished.status.success(), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|error| panic!("not one JSON object ({error}): {finished:?}"));
+    assert_eq!(report["pending"], 20_000, "{report}");
+    for path in [
+        "peak_rss_bytes",
+        "store_bytes",
+        "listening_after_ms",
+        "first_delivered_after_ms",
+        "restarted_peak_rss_bytes",
+    ] {
+        assert!(number(&report, path) > 0.0, "{path}: {report}");
+    }
+}

@@ -163,7 +163,10 @@ fn plan(parts: &Parts, setup: &Setup, options: &Options) -> Plan {
 }
 
 /// Starts the generator and waits until its measured time begins.
-async fn start_load(parts: &mut Parts, plan: &Plan) -> Result<Timestamp, Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn start_load(parts: &mut Parts, plan: &Plan) -> Result<Timestamp, Failure> {
     let file = parts.directory.root().join("plan.json");
     tell(&file, plan).map_err(Failure::io("can't write to the data directory"))?;
     let arguments = vec!["bench-generator".into(), "--plan".into(), file.into()];

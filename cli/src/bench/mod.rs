@@ -10,8 +10,9 @@
 //! 4. `bare`, `generator`, `setup`
 //! 5. `measure`
 //! 6. `report`
-//! 7. `certificates`, `table`
+//! 7. `backlog`, `certificates`, `table`
 
+mod backlog;
 pub(crate) mod bare;
 mod certificates;
 mod child;
@@ -76,6 +77,7 @@ Examples:
   countersign bench                                       full speed, 100 destinations, 1 KiB
   countersign bench --rate 1000 --duration 60 --json      latency at a rate, for a script
   countersign bench --rate 500 --slow-share 0.1 --dead-share 0.1   do the bad harm the good?
+  countersign bench backlog --count 1000000               a million pending, and a kill
   countersign bench certificates --count 100000           issue, store and distribute certificates";
 
 /// Flags of `countersign bench`.
@@ -92,6 +94,9 @@ pub(crate) struct Arguments {
 enum What {
     /// Measure how fast client certificates are issued, stored and distributed.
     Certificates(certificates::Options),
+    /// Measure what a large backlog takes: memory while it is accepted and after a kill, and how soon
+    /// the first delivery goes out then.
+    Backlog(backlog::Options),
 }
 
 /// Measures; returns when it has ended and nothing of it is left running.
@@ -110,6 +115,16 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
                 None => {
                     let report = runtime.block_on(bench(&arguments.options))?;
                     Ok(tell(&report, arguments.options.json))
+                }
+                Some(What::Backlog(options)) => {
+                    let measure = async |parts: &mut Parts| backlog::run(parts, options).await;
+                    let measured = with_parts(options.data_dir.as_deref(), measure);
+                    let report = runtime.block_on(measured)?;
+                    output::result(&match options.json {
+                        true => report.to_json(),
+                        false => report.table(),
+                    });
+                    Ok(ExitCode::SUCCESS)
                 }
                 Some(What::Certificates(options)) => {
                     let report = runtime.block_on(certificates(options))?;

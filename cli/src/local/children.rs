@@ -111,6 +111,12 @@ impl Child {
         }
     }
 
+    /// Sends SIGKILL and waits: as a host that loses its power would end it.
+    pub(crate) async fn kill(mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill().await;
+    }
+
     /// Sends SIGTERM and waits; after `deadline`, SIGKILL.
     pub(crate) async fn stop(mut self, deadline: Duration) -> Stopped {
         // Kept open: `wait` would close it, and the child would be told to stop twice.
