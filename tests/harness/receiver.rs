@@ -7,6 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
+    sync::watch,
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -35,6 +38,7 @@ use crate::certificates::TestCertificate;
 pub struct Receiver {
     address: SocketAddr,
     log: Log,
+    delay: watch::Sender<Duration>,
     _runtime: Runtime,
 }
 
@@ -47,6 +51,8 @@ pub struct Received {
     pub body: Bytes,
     /// Whether every body was the same.
     pub same_body: bool,
+    /// How many others had come before it.
+    pub after: usize,
 }
 
 type Log = Arc<Mutex<HashMap<String, Received>>>;
@@ -69,11 +75,17 @@ impl Receiver {
         let address = listener.local_addr().expect("its address");
         let log = Log::default();
         let (tasks, _) = Tasks::new();
-        let accepting = accept(listener, acceptor, Arc::clone(&log), tasks.clone());
+        let (delay, delayed) = watch::channel(Duration::ZERO);
+        let application = Application {
+            log: Arc::clone(&log),
+            delay: delayed,
+        };
+        let accepting = accept(listener, acceptor, application, tasks.clone());
         runtime.block_on(async { tasks.spawn("receiver", OnFailure::Log, accepting) });
         Self {
             address,
             log,
+            delay,
             _runtime: runtime,
         }
     }
@@ -81,6 +93,15 @@ impl Receiver {
     /// Where it listens.
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
+    }
+
+    /// Makes it wait for so long after a request has come before it answers, from now on; a wait that
+    /// has begun counts from its request.
+    ///
+    /// # Panics
+    /// When the receiver has ended.
+    pub fn delay(&self, delay: Duration) {
+        self.delay.send(delay).expect("a running receiver");
     }
 
     /// How many different deliveries have come.
@@ -99,23 +120,34 @@ fn lock(log: &Log) -> MutexGuard<'_, HashMap<String, Received>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is behind the connections.
+#[derive(Clone)]
+struct Application {
+    log: Log,
+    delay: watch::Receiver<Duration>,
+}
+
 async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    log: Log,
+    application: Application,
     tasks: Tasks,
 ) -> Result<(), io::Error> {
     loop {
         let (stream, _) = listener.accept().await?;
-        let serving = serve(stream, acceptor.clone(), Arc::clone(&log));
+        let serving = serve(stream, acceptor.clone(), application.clone());
         tasks.spawn("connection", OnFailure::Log, serving);
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, log: Log) -> Result<(), Infallible> {
+async fn serve(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    application: Application,
+) -> Result<(), Infallible> {
     // A refused handshake or a broken connection is the client's to report.
     if let Ok(stream) = acceptor.accept(stream).await {
-        let service = service_fn(move |request| take(request, Arc::clone(&log)));
+        let service = service_fn(move |request| take(request, application.clone()));
         let _ = Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service)
             .await;
@@ -125,13 +157,36 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, log: Log) -> Result<(),
 
 async fn take(
     request: Request<Incoming>,
-    log: Log,
+    application: Application,
 ) -> Result<Response<Empty<Bytes>>, hyper::Error> {
     let id = request.headers().get(ID_HEADER);
     let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default();
     let id = id.to_owned();
     let body = request.into_body().collect().await?.to_bytes();
-    let mut log = lock(&log);
+    let came = Instant::now();
+    note(&application.log, id, body);
+    wait(came, application.delay).await;
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// Waits until the delay is over, however it changes meanwhile.
+async fn wait(came: Instant, mut delay: watch::Receiver<Duration>) {
+    loop {
+        let until = came + *delay.borrow_and_update();
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return,
+            changed = delay.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+fn note(log: &Log, id: String, body: Bytes) {
+    let mut log = lock(log);
+    let after = log.len();
     match log.get_mut(&id) {
         Some(received) => {
             received.times += 1;
@@ -144,14 +199,11 @@ async fn take(
                     times: 1,
                     body,
                     same_body: true,
+                    after,
                 },
             );
         }
     }
-    drop(log);
-    let mut response = Response::new(Empty::new());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
 }
 
 fn tls_server(server: &TestCertificate, client_authorities: &str) -> ServerConfig {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod a_full_backlog_refuses_and_loses_nothing;
+mod agents_leave_nothing_waiting;
 mod alerts_open_and_resolve_by_themselves;
 mod bad_input_changes_nothing;
 mod bench_reports;

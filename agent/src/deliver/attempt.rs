@@ -34,6 +34,7 @@ pub(super) mod given_back {
     pub(in super::super) const LEASE_ENDED: &str =
         "The lease ended before the attempt could start.";
     pub(in super::super) const STOPPING: &str = "The agent is stopping.";
+    pub(in super::super) const DRAINED: &str = "The agent is being drained.";
     pub(in super::super) const CONTENT_TYPE: &str =
         "The content type can't be sent as a header value.";
 }

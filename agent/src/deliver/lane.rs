@@ -95,6 +95,11 @@ impl Lane {
         std::mem::take(&mut state.queue)
     }
 
+    /// Gives back the jobs that have not begun.
+    pub(super) fn empty(&self) -> VecDeque<Queued> {
+        std::mem::take(&mut self.lock().queue)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Queue and count change by single steps.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

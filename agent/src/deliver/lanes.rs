@@ -6,7 +6,7 @@
 //! that the agent grants.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{
         Arc, PoisonError, RwLock,
@@ -100,7 +100,7 @@ impl Lanes {
         let removed = lanes.remove(destination);
         drop(lanes);
         if let Some(lane) = removed {
-            self.0.give_back(&lane, given_back::NO_BUNDLE);
+            self.0.give_back(lane.close(), given_back::NO_BUNDLE);
         }
     }
 
@@ -145,10 +145,15 @@ impl Lanes {
     /// Begins no more attempts and gives back what is queued; attempts in flight go on.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
-        let lanes = self.0.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        let lanes: Vec<Arc<Lane>> = lanes.values().map(Arc::clone).collect();
-        for lane in lanes {
-            self.0.give_back(&lane, given_back::STOPPING);
+        for lane in self.0.all() {
+            self.0.give_back(lane.close(), given_back::STOPPING);
+        }
+    }
+
+    /// Gives back what is queued; attempts in flight go on, and so do jobs that come later.
+    pub fn give_back(&self) {
+        for lane in self.0.all() {
+            self.0.give_back(lane.empty(), given_back::DRAINED);
         }
     }
 }
@@ -159,8 +164,13 @@ impl Shared {
         lanes.get(destination).map(Arc::clone)
     }
 
-    fn give_back(&self, lane: &Lane, why: &'static str) {
-        for queued in lane.close() {
+    fn all(&self) -> Vec<Arc<Lane>> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.values().map(Arc::clone).collect()
+    }
+
+    fn give_back(&self, queued: VecDeque<Queued>, why: &'static str) {
+        for queued in queued {
             self.return_job(&queued.job, why);
         }
     }

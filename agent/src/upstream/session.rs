@@ -64,6 +64,8 @@ pub(super) struct Session<'a> {
     to_disk: VecDeque<ToDisk>,
     granted: Granted,
     draining: bool,
+    /// The control plane has said that no more jobs come.
+    no_more_jobs: bool,
     heard: Instant,
     /// When outcomes may be reported again.
     report_at: Instant,
@@ -83,6 +85,7 @@ impl<'a> Session<'a> {
             to_disk: VecDeque::new(),
             granted: Granted::default(),
             draining: false,
+            no_more_jobs: false,
             heard: Instant::now(),
             report_at: Instant::now(),
             heartbeat: heartbeat.unwrap_or(default).clamp(least, most),
@@ -111,7 +114,7 @@ impl<'a> Session<'a> {
             }
         }
         loop {
-            if stopping && self.is_done() {
+            if stopping && self.no_more_jobs && self.is_done() {
                 return Ended::Done;
             }
             self.grant(stopping);
@@ -146,7 +149,12 @@ impl<'a> Session<'a> {
                     self.queue.push_back(Out::Heartbeat(v1::Heartbeat { time: self.now() }));
                 }
                 _ = look.tick() => self.extend_leases(),
-                () = self.parts.shutdown.cancelled(), if !stopping => stopping = true,
+                () = self.parts.shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    // Jobs may be on their way until the control plane has answered this.
+                    self.no_more_jobs = false;
+                    self.queue.push_back(Out::Stopping(v1::Stopping {}));
+                }
             }
         }
     }
@@ -201,6 +209,10 @@ impl<'a> Session<'a> {
             Some(In::Drain(_)) => {
                 tracing::info!("the control plane is going away; finishing what is in hand");
                 self.draining = true;
+            }
+            Some(In::NoMoreJobs(_)) => {
+                self.no_more_jobs = true;
+                self.parts.lanes.give_back();
             }
             Some(In::Probe(probe)) => self.answers.probe(self.parts, &probe),
             Some(In::Revocation(revocation)) => self.answers.revoke(self.parts, revocation),

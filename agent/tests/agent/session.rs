@@ -307,3 +307,45 @@ async fn a_data_directory_without_an_identity_says_what_to_do() {
     let error = ended.unwrap_err().to_string();
     assert!(error.contains("run `enroll` first"), "{error}");
 }
+
+#[tokio::test]
+async fn a_drained_agent_finishes_what_is_in_flight_and_gives_back_the_rest() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let (mut session, _) = world.control_plane.session(CALM).await;
+    world.give_bundle(&mut session).await;
+    for _ in 0..3 {
+        session.say(ToAgent::Job(job(LEASE))).await;
+    }
+    while world.receiver.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    session.say(ToAgent::NoMoreJobs(v1::NoMoreJobs {})).await;
+    let mut given_back = Vec::new();
+    while given_back.len() < 2 {
+        if let FromAgent::OutcomeReport(report) = session.listen().await {
+            session.acknowledge(&report.outcomes).await;
+            given_back.extend(report.outcomes.iter().map(v1::Outcome::class));
+        }
+    }
+    assert_eq!(given_back, [FailureClass::NotAttempted; 2]);
+    world.gate.add_permits(1);
+    let mut seen = session.listen().await;
+    while !matches!(seen, FromAgent::OutcomeReport(_)) {
+        seen = session.listen().await;
+    }
+    let FromAgent::OutcomeReport(report) = seen else {
+        unreachable!();
+    };
+    assert_eq!(report.outcomes[0].class(), FailureClass::Delivered);
+    session.acknowledge(&report.outcomes).await;
+
+    // It was resumed: the next job is attempted.
+    world.gate.add_permits(1);
+    session.say(ToAgent::Job(job(LEASE))).await;
+    let outcomes = session.outcomes().await;
+    assert_eq!(outcomes[0].class(), FailureClass::Delivered);
+    session.acknowledge(&outcomes).await;
+    agent.stop().await;
+    world.stop().await;
+}

@@ -197,6 +197,12 @@ impl AgentSessionApi {
                 }
                 return Ok(());
             }
+            Message::Stopping(_) => {
+                tracing::info!(agent = %session.agent, "the agent is stopping");
+                session.set_stopping();
+                self.attach.wake.poke();
+                return Ok(());
+            }
             Message::ProbeResult(result) => {
                 let report = probe_report_from_wire(result)?;
                 self.probes.answered(&session.agent, report);

@@ -1,7 +1,5 @@
 //! AgentAdministrationService.
 
-use std::sync::Arc;
-
 use countersign_proto::v1::{
     self, agent_administration_service_server::AgentAdministrationService,
 };
@@ -18,7 +16,7 @@ use super::{
 };
 use crate::{
     agents::{Agents, TOKEN_LIFE, TokenRequest},
-    dispatch::Sessions,
+    dispatch::Attach,
     model::{Agent, JoinToken},
 };
 
@@ -27,8 +25,8 @@ use crate::{
 pub struct AgentAdministrationApi {
     /// Tokens and agents.
     pub agents: Agents,
-    /// Who is connected.
-    pub sessions: Arc<Sessions>,
+    /// Who is connected, and drains whom.
+    pub attach: Attach,
 }
 
 #[tonic::async_trait]
@@ -109,7 +107,7 @@ impl AgentAdministrationService for AgentAdministrationApi {
             .await
             .map_err(status::store)?;
         Ok(Response::new(v1::GetAgentResponse {
-            agent: Some(self.agent_to_wire(&found)),
+            agent: Some(self.agent_to_wire(&found).await?),
         }))
     }
 
@@ -128,25 +126,65 @@ impl AgentAdministrationService for AgentAdministrationApi {
             .agents(&after, size)
             .await
             .map_err(status::store)?;
+        let mut agents = Vec::with_capacity(found.items.len());
+        for item in &found.items {
+            agents.push(self.agent_to_wire(item).await?);
+        }
         Ok(Response::new(v1::ListAgentsResponse {
             next_page_token: page::token(&found, "agents", |item| item.name.id().to_string()),
-            agents: found
-                .items
-                .iter()
-                .map(|item| self.agent_to_wire(item))
-                .collect(),
+            agents,
         }))
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let agent = self.set_draining(&request.into_inner().name, true).await?;
+        let agent = Some(agent);
+        Ok(Response::new(v1::DrainAgentResponse { agent }))
+    }
+
+    async fn resume_agent(
+        &self,
+        request: Request<v1::ResumeAgentRequest>,
+    ) -> Result<Response<v1::ResumeAgentResponse>, Status> {
+        let agent = self.set_draining(&request.into_inner().name, false).await?;
+        let agent = Some(agent);
+        Ok(Response::new(v1::ResumeAgentResponse { agent }))
     }
 }
 
 impl AgentAdministrationApi {
-    fn agent_to_wire(&self, agent: &Agent) -> v1::Agent {
-        let session = self.sessions.get(&agent.name);
-        let leased = session.as_ref().map_or(0, |session| session.leased());
+    async fn set_draining(&self, text: &str, draining: bool) -> Result<v1::Agent, Status> {
+        let name: AgentName = name("name", text)?;
+        let changed = self.attach.set_draining(&name, draining).await;
+        self.agent_to_wire(&changed.map_err(status::store)?).await
+    }
+
+    async fn agent_to_wire(&self, agent: &Agent) -> Result<v1::Agent, Status> {
+        let session = self.attach.sessions.get(&agent.name);
+        let leaving = session
+            .as_ref()
+            .map_or(agent.draining, |session| session.is_leaving());
+        let leased = match &session {
+            Some(session) => session.leased(),
+            // It is gone, but may hold leases until these end.
+            None if leaving => {
+                let counted = self.agents.store.leases_of(&agent.name).await;
+                counted.map_err(status::store)?
+            }
+            None => 0,
+        };
+        let state = match (leaving, leased) {
+            (false, _) => v1::AgentState::Active,
+            (true, 0) => v1::AgentState::Drained,
+            (true, _) => v1::AgentState::Draining,
+        };
         let skew = session
             .as_ref()
             .and_then(|session| session.clock_skew_micros());
-        v1::Agent {
+        Ok(v1::Agent {
             name: agent.name.to_string(),
             region: text(agent.region.as_ref()),
             connected: session.is_some(),
@@ -156,7 +194,8 @@ impl AgentAdministrationApi {
             identity_not_after_time: Some(timestamp_to_wire(agent.identity_not_after)),
             leased_deliveries: i32::try_from(leased).unwrap_or(i32::MAX),
             clock_skew: skew.map(signed_duration),
-        }
+            state: state.into(),
+        })
     }
 }
 

@@ -106,6 +106,7 @@ fn work_to_wire(work: Work) -> Message {
             destination: destination.to_string(),
         }),
         Work::Probe(probe) => Message::Probe(probe_to_wire(&probe)),
+        Work::NoMoreJobs => Message::NoMoreJobs(v1::NoMoreJobs {}),
         Work::Job(job, lease) => Message::Job(job_to_wire(job, lease)),
     }
 }

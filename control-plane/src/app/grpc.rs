@@ -235,7 +235,7 @@ impl Services {
             },
             agents: AgentAdministrationApi {
                 agents: agents.clone(),
-                sessions,
+                attach: attach.clone(),
             },
             alerts: AlertApi {
                 alerts,

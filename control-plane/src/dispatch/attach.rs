@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     bundles::{BundleError, Bundles},
+    model::Agent,
     signals::{Ended, Wake},
     store::{Store, StoreError},
     vault::Vault,
@@ -100,6 +101,7 @@ impl Attach {
         if let Some(time) = greeting.time {
             session.measured_clock_skew(time.as_unix_micros() - now.as_unix_micros());
         }
+        session.set_draining(known.draining);
         self.send_what_differs(&session, greeting.bundles).await;
         let held = greeting.leases;
         if !held.is_empty() {
@@ -107,7 +109,7 @@ impl Attach {
             // and is nobody else's yet must not go to another now.
             let (leases, until) = (held.iter().copied().collect(), now.plus(self.lease));
             let extended = self.store.extend(agent, leases, until).await;
-            extended.map_err(AttachError::Store)?;
+            session.still_leased(extended.map_err(AttachError::Store)?.len());
         }
         let released = self.store.release_all_but(agent, held, now).await;
         for destination in released.map_err(AttachError::Store)? {
@@ -115,8 +117,29 @@ impl Attach {
             self.wake.due(destination, now);
         }
         self.sessions.add(Arc::clone(&session));
+        // It may have been drained or resumed before it was known here.
+        let known = self.store.agent(agent).await;
+        session.set_draining(known.map_err(AttachError::Store)?.draining);
         self.wake.poke();
         Ok((session, lanes))
+    }
+
+    /// Drains an agent, connected or not, or gives it jobs again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_draining(
+        &self,
+        agent: &AgentName,
+        draining: bool,
+    ) -> Result<Agent, StoreError> {
+        let changed = self.store.set_agent_draining(agent, draining).await?;
+        if let Some(session) = self.sessions.get(agent) {
+            session.set_draining(draining);
+        }
+        self.wake.poke();
+        tracing::info!(%agent, draining, "an operator drains or resumes an agent");
+        Ok(changed)
     }
 
     async fn send_what_differs(&self, session: &Session, held: Vec<HeldBundle>) {

@@ -224,6 +224,7 @@ impl Dispatcher {
     fn workers(&self) -> Vec<Worker> {
         let sessions = self.attach.sessions.all().into_iter();
         sessions
+            .filter(|session| session.takes_jobs())
             .map(|session| Worker {
                 agent: session.agent.clone(),
                 region: session.region.clone(),

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ pub enum Work {
     Job(LeasedJob, Duration),
     /// A handshake to try; it comes after the bundle that it needs.
     Probe(Probe),
+    /// No more jobs come for now.
+    NoMoreJobs,
 }
 
 /// What goes in the control lane, ahead of all work.
@@ -81,6 +83,12 @@ pub struct Session {
     credit_jobs: AtomicI64,
     credit_bytes: AtomicI64,
     leased: AtomicUsize,
+    /// An operator drains the agent.
+    draining: AtomicBool,
+    /// The agent said that it is stopping.
+    stopping: AtomicBool,
+    /// The agent was told that no more jobs come.
+    told: AtomicBool,
     clock_skew_micros: Mutex<Option<i64>>,
     bundles: Mutex<HashMap<DestinationName, u64>>,
     control: mpsc::Sender<Control>,
@@ -100,6 +108,9 @@ impl Session {
             credit_jobs: AtomicI64::new(0),
             credit_bytes: AtomicI64::new(0),
             leased: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             clock_skew_micros: Mutex::default(),
             bundles: Mutex::default(),
             control,
@@ -152,6 +163,40 @@ impl Session {
     /// Jobs that were sent and have not ended.
     pub fn leased(&self) -> usize {
         self.leased.load(Ordering::Relaxed)
+    }
+
+    /// The agent connected with `count` jobs of an earlier session.
+    pub(super) fn still_leased(&self, count: usize) {
+        self.leased.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// An operator drains the agent, or does so no longer.
+    pub(super) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// The agent is stopping and wants no more jobs.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
+    }
+
+    /// The agent is to get no jobs: it is stopping, or an operator drains it.
+    pub fn is_leaving(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) || self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether the agent can be given jobs. If it can't, it is told once that none come any more: only
+    /// whoever gives the jobs can say that, between two batches.
+    pub(super) fn takes_jobs(&self) -> bool {
+        let takes = !self.is_leaving();
+        if takes {
+            self.told.store(false, Ordering::Relaxed);
+        } else if !self.told.swap(true, Ordering::Relaxed) && !self.send_work(Work::NoMoreJobs) {
+            // No room: again with the next batch.
+            self.told.store(false, Ordering::Relaxed);
+        }
+        takes
     }
 
     /// The agent's clock minus ours, in microseconds, as last measured.
@@ -316,6 +361,30 @@ mod tests {
         drop(lanes);
         assert!(!session.send_bundle(&name, bundle(5)));
         assert!(session.was_sent(&name, 4) && !session.was_sent(&name, 5));
+    }
+
+    #[test]
+    fn an_agent_that_leaves_is_told_once_behind_its_last_job() {
+        let (session, mut lanes) =
+            Session::new("1".into(), Id::chosen("edge").unwrap().into(), None);
+        assert!(session.takes_jobs());
+        session.set_draining(true);
+        assert!(
+            lanes.work.try_recv().is_err(),
+            "only who gives jobs says it"
+        );
+        assert!(!session.takes_jobs() && !session.takes_jobs());
+        assert!(matches!(lanes.work.try_recv(), Ok(Work::NoMoreJobs)));
+        assert!(lanes.work.try_recv().is_err());
+        session.set_draining(false);
+        assert!(session.takes_jobs());
+        // What it says itself is answered, drained or not.
+        session.set_draining(true);
+        assert!(!session.takes_jobs());
+        session.set_stopping();
+        assert!(!session.takes_jobs());
+        assert!(matches!(lanes.work.try_recv(), Ok(Work::NoMoreJobs)));
+        assert!(matches!(lanes.work.try_recv(), Ok(Work::NoMoreJobs)));
     }
 
     #[test]

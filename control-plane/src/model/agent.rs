@@ -65,6 +65,8 @@ pub struct Agent {
     pub last_seen_at: Timestamp,
     /// End of validity of its newest identity.
     pub identity_not_after: Timestamp,
+    /// An operator drains it: it gets no jobs.
+    pub draining: bool,
 }
 
 /// What became of a bundle at an agent.

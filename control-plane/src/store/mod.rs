@@ -430,6 +430,10 @@ pub trait AgentStore: Send + Sync {
         identity_not_after: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<()>;
+    /// Drains an agent or resumes it.
+    async fn set_agent_draining(&self, name: &AgentName, draining: bool) -> Result<Agent>;
+    /// How many leases an agent has.
+    async fn leases_of(&self, name: &AgentName) -> Result<usize>;
     /// Records an agent's word on a bundle; an older generation's never replaces a newer one's.
     async fn acknowledge_bundle(&self, acknowledgement: BundleAcknowledgement) -> Result<()>;
     /// Agents that hold this generation on disk.

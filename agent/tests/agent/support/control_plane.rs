@@ -2,6 +2,7 @@
 //! an agent to the test.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -54,6 +55,7 @@ pub(crate) struct State {
     /// Public keys that asked for a certificate, in order.
     pub(crate) keys: Mutex<Vec<Vec<u8>>>,
     sessions: mpsc::Sender<Session>,
+    tasks: Tasks,
 }
 
 /// A running stand-in.
@@ -68,7 +70,7 @@ pub(crate) struct ControlPlane {
 pub(crate) struct Session {
     /// The certificate that the agent presented.
     pub(crate) certificate: Option<Vec<u8>>,
-    incoming: Streaming<ConnectRequest>,
+    incoming: mpsc::UnboundedReceiver<ConnectRequest>,
     outgoing: mpsc::Sender<Result<ConnectResponse, Status>>,
 }
 
@@ -83,6 +85,7 @@ impl ControlPlane {
             refuse: Mutex::default(),
             keys: Mutex::default(),
             sessions: sender,
+            tasks: tasks.clone(),
         });
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&ca, &state.agents)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -128,8 +131,7 @@ impl ControlPlane {
 impl Session {
     /// The agent's next message; `None` when it has ended the session.
     pub(crate) async fn hear(&mut self) -> Option<FromAgent> {
-        let message = self.incoming.message().await.ok()??;
-        message.message
+        self.incoming.recv().await?.message
     }
 
     /// Whether the agent still listens.
@@ -295,15 +297,40 @@ impl AgentSessionService for State {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let certificate = peer(&request);
         let (outgoing, messages) = mpsc::channel(64);
+        let (heard, incoming) = mpsc::unbounded_channel();
+        let answers = outgoing.downgrade();
+        let hearing = hear(request.into_inner(), heard, answers);
+        self.tasks.spawn("session", OnFailure::Log, hearing);
         let session = Session {
             certificate,
-            incoming: request.into_inner(),
+            incoming,
             outgoing,
         };
         let handed_over = self.sessions.send(session).await;
         handed_over.map_err(|_| Status::unavailable("the test has ended"))?;
         Ok(Response::new(ReceiverStream::new(messages)))
     }
+}
+
+/// Hands what the agent says to the test. That it is stopping is answered here, as a control plane
+/// always does: that no more jobs come, after what the test has said.
+async fn hear(
+    mut incoming: Streaming<ConnectRequest>,
+    heard: mpsc::UnboundedSender<ConnectRequest>,
+    answers: mpsc::WeakSender<Result<ConnectResponse, Status>>,
+) -> Result<(), Infallible> {
+    while let Ok(Some(request)) = incoming.message().await {
+        if let Some(FromAgent::Stopping(_)) = request.message {
+            let message = Some(ToAgent::NoMoreJobs(v1::NoMoreJobs {}));
+            if let Some(answers) = answers.upgrade() {
+                // A test that has ended needs no answer.
+                let _ = answers.send(Ok(ConnectResponse { message })).await;
+            }
+        } else if heard.send(request).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn peer<T>(request: &Request<T>) -> Option<Vec<u8>> {

@@ -101,6 +101,16 @@ pub const TABLE: &[Rule] = &[
         OVERSEE,
         Needs::AllAccounts,
     ),
+    rule(
+        "AgentAdministrationService/DrainAgent",
+        OPERATE,
+        Needs::AllAccounts,
+    ),
+    rule(
+        "AgentAdministrationService/ResumeAgent",
+        OPERATE,
+        Needs::AllAccounts,
+    ),
     rule("AlertService/ListAlerts", OVERSEE, Needs::Shown),
     rule("AlertService/WatchAlerts", OVERSEE, Needs::Shown),
     rule("AlertService/AcknowledgeAlert", OPERATE, Needs::AllAccounts),

@@ -260,6 +260,13 @@ pub(super) async fn agents(store: &impl Store) {
     let seen = store.agent(&edge).await.unwrap();
     assert_eq!((seen.version.as_str(), seen.last_seen_at), ("1.2", at(10)));
     assert_eq!(store.agents("", 10).await.unwrap().items, [seen]);
+    for draining in [true, false] {
+        let changed = store.set_agent_draining(&edge, draining).await.unwrap();
+        assert_eq!(changed.draining, draining);
+        assert_eq!(store.agent(&edge).await.unwrap(), changed);
+    }
+    let nobody = store.set_agent_draining(&id("nobody").into(), true).await;
+    assert!(matches!(nobody, Err(StoreError::NotFound(_))));
     bundles(store, &edge).await;
 }
 

@@ -114,6 +114,27 @@ impl AgentStore for SqliteStore {
         .await
     }
 
+    async fn set_agent_draining(&self, name: &AgentName, draining: bool) -> Result<Agent> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let update = "UPDATE agents SET draining = ? WHERE id = ?";
+            execute(connection, update, params![draining, name.id().as_str()])?;
+            read_agent(connection, &name)
+        })
+        .await
+    }
+
+    async fn leases_of(&self, name: &AgentName) -> Result<usize> {
+        let name = name.clone();
+        self.read(move |connection| {
+            let query = "SELECT count(*) FROM leases WHERE agent = ?";
+            let key = agent_key(connection, &name)?;
+            let count: Option<u32> = one(connection, query, [key], |row| row.get(0))?;
+            Ok(count.unwrap_or_default() as usize)
+        })
+        .await
+    }
+
     async fn acknowledge_bundle(&self, acknowledgement: BundleAcknowledgement) -> Result<()> {
         self.write(move |connection| acknowledge(connection, &acknowledgement))
             .await
@@ -219,6 +240,7 @@ fn agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
         created_at: get(row, "created_at")?,
         last_seen_at: get(row, "last_seen_at")?,
         identity_not_after: get(row, "identity_not_after")?,
+        draining: row.get("draining")?,
     })
 }
 

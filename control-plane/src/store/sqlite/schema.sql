@@ -235,7 +235,8 @@ CREATE TABLE agents (
     created_at         INTEGER NOT NULL,
     last_seen_at       INTEGER NOT NULL,
     identity_not_after INTEGER NOT NULL,
-    public_key_sha256  BLOB NOT NULL
+    public_key_sha256  BLOB NOT NULL,
+    draining           INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE bundle_acknowledgements (
