@@ -37,6 +37,7 @@ pub struct Sender {
     destination: String,
     deliveries: i64,
     payload: fn(i64) -> String,
+    ordering_key: fn(i64) -> String,
     ca_file: PathBuf,
     key: String,
     /// Where the control plane listens; another one after a restart.
@@ -74,6 +75,7 @@ impl Sender {
             destination: destination.to_owned(),
             deliveries,
             payload,
+            ordering_key: |_| String::new(),
             ca_file: control_plane.ca_file(),
             key: control_plane.admin_key(),
             address: Mutex::new(control_plane.listeners().api),
@@ -81,6 +83,12 @@ impl Sender {
             accepted: Mutex::default(),
             given_up: AtomicBool::new(false),
         }
+    }
+
+    /// Gives the delivery of each number an ordering key; empty: none.
+    pub fn with_ordering_keys(mut self, ordering_key: fn(i64) -> String) -> Self {
+        self.ordering_key = ordering_key;
+        self
     }
 
     /// Where the control plane is from now on.
@@ -191,6 +199,7 @@ impl Sender {
                 event_type: "order.paid".to_owned(),
                 // What makes it safe to send again after a lost answer.
                 request_id: format!("order-{sequence}"),
+                ordering_key: (self.ordering_key)(sequence),
                 ..SubmitDeliveryRequest::default()
             }),
         }

@@ -26,6 +26,7 @@ mod keys_do_only_what_their_role_says;
 mod no_secret_in_plain;
 mod nothing_accepted_is_lost_after_kill_9;
 mod operators_help_deliveries_by_hand;
+mod ordering_keys_hold;
 mod private_addresses_are_refused;
 mod probes_tell_what_receivers_think;
 mod public_keys_verify_signatures;

@@ -62,6 +62,34 @@ pub fn of_expiring(expiring: &Expiring, now: Timestamp) -> Verdict {
     })
 }
 
+/// What follows from a dead letter of `destination` that holds its ordering key.
+pub(super) fn of_blocked_keys(destination: &str) -> Verdict {
+    let message = "A delivery of this destination was given up and holds its ordering key: what was \
+                   submitted after it with that key waits. Find it with ListDeliveries (state \
+                   DEAD_LETTER), then RetryDelivery or CancelDelivery; or set ordering_failure to SKIP.";
+    Verdict::Raise(Finding {
+        cause: AlertCause::OrderingKeysBlocked,
+        resource: destination.to_owned(),
+        severity: AlertSeverity::Critical,
+        message: message.to_owned(),
+    })
+}
+
+/// What follows for destinations of `open` alerts of which none is among those `raised` now.
+pub(super) fn of_keys_not_blocked(
+    raised: &[Verdict],
+    open: impl Iterator<Item = String>,
+) -> Vec<Verdict> {
+    let still = |resource: &String| {
+        let of =
+            |verdict: &Verdict| matches!(verdict, Verdict::Raise(it) if it.resource == *resource);
+        raised.iter().any(of)
+    };
+    open.filter(|resource| !still(resource))
+        .map(|resource| Verdict::Clear(AlertCause::OrderingKeysBlocked, resource))
+        .collect()
+}
+
 /// What follows from what an attempt showed of the receiver of `destination`.
 pub fn from_evidence(destination: &str, evidence: &Evidence, now: Timestamp) -> Vec<Verdict> {
     let mut verdicts = Vec::new();

@@ -25,6 +25,7 @@ impl Notifier {
             Some(_) => "countersign.alert.resolved",
         };
         let submission = Submission {
+            ordering_key: String::new(),
             destination: self.destination.clone(),
             payload: Bytes::from(body(event_type, alert)),
             headers: Headers::default(),

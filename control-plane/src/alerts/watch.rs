@@ -171,11 +171,13 @@ impl Watchman {
                 _ = look.tick() => {
                     self.look_at_certificates().await;
                     self.look_at_destinations().await;
+                    self.look_at_ordering_keys().await;
                 }
                 destinations = self.dead_letters.next() => {
                     for destination in destinations {
                         self.look_at_dead_letters(destination).await;
                     }
+                    self.look_at_ordering_keys().await;
                 }
                 evidence = self.observer.next() => {
                     for evidence in evidence {
@@ -304,6 +306,29 @@ impl Watchman {
                 self.alerts.apply_all(vec![verdict]).await;
             }
             Err(error) => tracing::warn!(%error, "dead letters not looked for"),
+        }
+    }
+
+    async fn look_at_ordering_keys(&self) {
+        let store = &self.alerts.store;
+        let result = async {
+            let mut verdicts = Vec::new();
+            for key in store.with_blocked_keys().await? {
+                // Deleted meanwhile: nothing is held any more.
+                if let Ok(destination) = store.destination_by_key(key).await {
+                    verdicts.push(judge::of_blocked_keys(destination.name.as_str()));
+                }
+            }
+            let open = store
+                .open_alerts_of(AlertCause::OrderingKeysBlocked)
+                .await?;
+            let open = open.into_iter().map(|alert| alert.finding.resource);
+            verdicts.extend(judge::of_keys_not_blocked(&verdicts, open));
+            self.alerts.apply_all(verdicts).await;
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(%error, "ordering keys not looked at; trying again");
         }
     }
 

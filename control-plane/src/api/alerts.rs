@@ -197,6 +197,7 @@ fn cause_to_wire(cause: AlertCause) -> v1::AlertCause {
         AlertCause::ClientCertificateNeeded => v1::AlertCause::ClientCertificateNeeded,
         AlertCause::DestinationFailing => v1::AlertCause::DestinationFailing,
         AlertCause::DeliveriesDeadLettered => v1::AlertCause::DeliveriesDeadLettered,
+        AlertCause::OrderingKeysBlocked => v1::AlertCause::OrderingKeysBlocked,
     }
 }
 

@@ -11,11 +11,11 @@ use countersign_shared::{
         timestamp_to_wire, timings_to_wire,
     },
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::{Stream as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use std::{sync::Arc, task::Poll};
+use std::{convert::Infallible, sync::Arc, task::Poll};
 
 use super::{authenticate, page, status, violations::Violations};
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// Longest media type and event type.
 const MAX_TYPE: usize = 200;
+/// Longest ordering key.
+const MAX_ORDERING_KEY: usize = 128;
 /// How many submissions of one stream may be on their way to the disk at once.
 const STREAM_WINDOW: usize = 1024;
 /// How many go there together at most, when so many have come.
@@ -73,6 +75,7 @@ impl DeliveryService for DeliveryApi {
             tasks: self.tasks.clone(),
             window: Arc::new(Semaphore::new(STREAM_WINDOW)),
             answers,
+            in_order: None,
         };
         let run = stream.run(request.into_inner());
         self.tasks.spawn("submission stream", OnFailure::Log, run);
@@ -190,6 +193,9 @@ struct SubmissionStream {
     tasks: Tasks,
     window: Arc<Semaphore>,
     answers: mpsc::Sender<Result<v1::SubmitDeliveriesResponse, Status>>,
+    /// Ends when the last submissions with ordering keys are stored or refused: those that come after
+    /// them wait for that, so that they are accepted in the order of the stream.
+    in_order: Option<oneshot::Receiver<Infallible>>,
 }
 
 /// A message of the stream, as far as it is a submission of the caller's.
@@ -198,8 +204,19 @@ struct Taken {
     submission: Result<Submission, Status>,
 }
 
+impl Taken {
+    /// Whether its place among the others counts.
+    fn is_ordered(&self) -> bool {
+        let submission = self.submission.as_ref();
+        submission.is_ok_and(|submission| !submission.ordering_key.is_empty())
+    }
+}
+
 impl SubmissionStream {
-    async fn run(self, mut messages: Streaming<v1::SubmitDeliveriesRequest>) -> Result<(), Status> {
+    async fn run(
+        mut self,
+        mut messages: Streaming<v1::SubmitDeliveriesRequest>,
+    ) -> Result<(), Status> {
         loop {
             let message = tokio::select! {
                 () = self.tasks.shutdown().cancelled() => return Ok(()),
@@ -243,15 +260,26 @@ impl SubmissionStream {
     }
 
     /// Hands submissions to the disk and leaves the answers to a task.
-    async fn send(&self, batch: Vec<Taken>) {
+    async fn send(&mut self, batch: Vec<Taken>) {
         let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         // Never closed, and never asked for more than there is.
         let Ok(slots) = Arc::clone(&self.window).acquire_many_owned(count).await else {
             return;
         };
         let (submit, answers) = (self.submit.clone(), self.answers.clone());
+        let turn = batch.iter().any(Taken::is_ordered).then(|| {
+            let (done, next) = oneshot::channel();
+            (self.in_order.replace(next), done)
+        });
         self.tasks.spawn("submissions", OnFailure::Log, async move {
-            for answer in answer_all(&submit, batch).await {
+            let (before, done) = turn.unzip();
+            if let Some(before) = before.flatten() {
+                // Nothing is ever sent: it ends.
+                let _ = before.await;
+            }
+            let all = answer_all(&submit, batch).await;
+            drop(done);
+            for answer in all {
                 // A sender that went away repeats what it got no answer for.
                 let _ = answers.send(Ok(answer)).await;
             }
@@ -337,6 +365,7 @@ fn submission(request: v1::SubmitDeliveryRequest) -> Result<Submission, Status> 
     let destination = violations.parse::<DestinationName>("destination", &request.destination);
     violations.visible_ascii("content_type", &request.content_type, MAX_TYPE);
     violations.visible_ascii("event_type", &request.event_type, MAX_TYPE);
+    violations.visible_ascii("ordering_key", &request.ordering_key, MAX_ORDERING_KEY);
     violations.request_id(&request.request_id);
     let headers = Headers::new(request.headers);
     let headers = headers.map_err(|error| violations.add("headers", error.to_string()));
@@ -351,6 +380,7 @@ fn submission(request: v1::SubmitDeliveryRequest) -> Result<Submission, Status> 
         payload: request.payload,
         content_type,
         event_type: request.event_type,
+        ordering_key: request.ordering_key,
         request_id: request.request_id,
     })
 }
@@ -422,10 +452,14 @@ fn delivery_name(field: &str, text: &str) -> Result<(AccountName, DeliveryId), S
 }
 
 fn delivery_resource(delivery: &Delivery) -> String {
+    resource(delivery, delivery.id)
+}
+
+/// A delivery of the same account.
+fn resource(delivery: &Delivery, id: DeliveryId) -> String {
     format!(
-        "accounts/{}/deliveries/{}",
-        delivery.destination.account(),
-        delivery.id
+        "accounts/{}/deliveries/{id}",
+        delivery.destination.account()
     )
 }
 
@@ -457,6 +491,10 @@ fn to_wire(delivery: &Delivery) -> v1::Delivery {
         settle_time: delivery.settled_at.map(timestamp_to_wire),
         resolution: class.map_or("", |class| class.resolution()).to_owned(),
         held: delivery.state == DeliveryState::Pending && delivery.held_since.is_some(),
+        ordering_key: delivery.ordering_key.clone().unwrap_or_default(),
+        waits_for: delivery
+            .waits_for
+            .map_or_else(String::new, |id| resource(delivery, id)),
     }
 }
 

@@ -16,7 +16,7 @@ use countersign_shared::{
 use super::{delivery_policy, violations::Violations};
 use crate::model::{
     DeliveryPolicy, Destination, DestinationConfig, DestinationState, KeyAlgorithm,
-    SignatureSchemes, TrustModel,
+    OrderingFailure, SignatureSchemes, TrustModel,
 };
 
 /// How much is shown of a text that is no range: as long as the longest that is one.
@@ -38,6 +38,7 @@ pub(super) const FIELDS: &[&str] = &[
     "retry_policy",
     "rate_limit_per_second",
     "signature_schemes",
+    "ordering_failure",
 ];
 
 /// A new destination's configuration; `url` is required, the rest has defaults.
@@ -56,6 +57,7 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
         allowed_ranges: Vec::new(),
         signatures: SignatureSchemes::default(),
         policy: DeliveryPolicy::default(),
+        ordering_failure: OrderingFailure::default(),
     };
     for field in FIELDS
         .iter()
@@ -122,6 +124,20 @@ pub(super) fn key_algorithm_to_wire(algorithm: KeyAlgorithm) -> v1::KeyAlgorithm
     }
 }
 
+fn ordering_failure_from_wire(wire: i32) -> Option<OrderingFailure> {
+    Some(match v1::OrderingFailure::try_from(wire).ok()? {
+        v1::OrderingFailure::Unspecified | v1::OrderingFailure::Hold => OrderingFailure::Hold,
+        v1::OrderingFailure::Skip => OrderingFailure::Skip,
+    })
+}
+
+fn ordering_failure_to_wire(ordering_failure: OrderingFailure) -> v1::OrderingFailure {
+    match ordering_failure {
+        OrderingFailure::Hold => v1::OrderingFailure::Hold,
+        OrderingFailure::Skip => v1::OrderingFailure::Skip,
+    }
+}
+
 /// Whether a field has another value than the wire's default.
 pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
     match field {
@@ -139,6 +155,7 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
         "retry_policy" => wire.retry_policy.is_some(),
         "rate_limit_per_second" => wire.rate_limit_per_second != 0,
         "signature_schemes" => !wire.signature_schemes.is_empty(),
+        "ordering_failure" => wire.ordering_failure != 0,
         _ => false,
     }
 }
@@ -200,6 +217,10 @@ pub(super) fn apply(
             let wire = wire.rate_limit_per_second;
             config.policy.rate_limit = delivery_policy::rate_limit(violations, &name, wire);
         }
+        "ordering_failure" => match ordering_failure_from_wire(wire.ordering_failure) {
+            Some(ordering_failure) => config.ordering_failure = ordering_failure,
+            None => violations.add(name, "is not a known reaction"),
+        },
         _ => {}
     }
 }
@@ -292,6 +313,7 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        ordering_failure: ordering_failure_to_wire(config.ordering_failure).into(),
         active_client_certificate: match version {
             0 => String::new(),
             version => format!("{}/clientCertificates/{version}", destination.name),
@@ -345,6 +367,7 @@ mod tests {
             server_ca_pem: "x".into(),
             minimum_tls_version: 9,
             mtls_enforcement: 9,
+            ordering_failure: 9,
             attempt_timeout: Some(prost_types::Duration {
                 seconds: 121,
                 nanos: 0,

@@ -41,7 +41,7 @@ use crate::{
     issuing::Issuing,
     metrics::Metrics,
     rotation::{Authorities, Policy, Rotations},
-    signals::{Changes, Holds, Observations, Poke, Wake},
+    signals::{Changes, DeadLetters, Holds, Observations, Poke, Wake},
 };
 
 /// What a message has besides its payload, at most.
@@ -123,6 +123,7 @@ impl Services {
             clock: Arc::clone(&clock),
         };
         let (changes, rotation_poke) = (Arc::new(Changes::default()), Arc::new(Poke::default()));
+        let dead_letters = Arc::<DeadLetters>::default();
         let destinations = Destinations {
             store: store(),
             vault: vault(),
@@ -132,6 +133,7 @@ impl Services {
             backlog: Arc::clone(&backlog),
             issuing: issuing.clone(),
             rotations: Arc::clone(&rotation_poke),
+            dead_letters: Arc::clone(&dead_letters),
             clock: Arc::clone(&clock),
         };
         let submit = Submit {
@@ -148,7 +150,7 @@ impl Services {
             wake: Arc::clone(&wake),
             observations: Arc::new(Observations::default()),
             holds: Arc::clone(&holds),
-            dead_letters: Arc::default(),
+            dead_letters,
             backlog: Arc::clone(&backlog),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),

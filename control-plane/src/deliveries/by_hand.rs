@@ -25,7 +25,7 @@ pub struct ByHand {
     pub store: Arc<dyn Store>,
     /// Told when deliveries are due.
     pub wake: Arc<Wake>,
-    /// Told of dead letters that are sent again.
+    /// Told of dead letters that are sent again or cancelled.
     pub dead_letters: Arc<DeadLetters>,
     /// Told what comes back and what goes.
     pub backlog: Arc<Backlog>,
@@ -56,7 +56,7 @@ impl ByHand {
         Ok(delivery)
     }
 
-    /// Gives a delivery up.
+    /// Gives a delivery up; the next of its ordering key is due then.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Precondition`] when it is settled already.
@@ -65,10 +65,18 @@ impl ByHand {
         account: &AccountName,
         id: DeliveryId,
     ) -> Result<Delivery, StoreError> {
-        let cancelled = self.store.cancel(account, id, self.clock.now()).await?;
-        let gone = (cancelled.destination_key, cancelled.payload_size);
-        self.backlog.left([gone]);
-        Ok(cancelled)
+        let now = self.clock.now();
+        let cancelled = self.store.cancel(account, id, now).await?;
+        let delivery = cancelled.delivery;
+        let key = delivery.destination_key;
+        match cancelled.was_settled {
+            true => self.dead_letters.changed(key),
+            false => self.backlog.left([(key, delivery.payload_size)]),
+        }
+        if delivery.ordering_key.is_some() {
+            self.wake.due(key, now);
+        }
+        Ok(delivery)
     }
 
     /// Makes the dead letters of an account that fit `filter` due now, at most 10,000, or only counts

@@ -14,7 +14,7 @@ use countersign_shared::{
 use super::{Backlog, retry};
 use crate::{
     metrics::Metrics,
-    model::{DestinationKey, Next, Settled, Settlement, Shown},
+    model::{DestinationKey, Followers, Next, Settled, Settlement, Shown},
     signals::{DeadLetters, Ended, Holds, Observations, Wake},
     store::{Store, StoreError},
 };
@@ -72,7 +72,10 @@ impl Settle {
     fn account_for(&self, agent: &AgentName, told: &Told, settled: Settled, now: Timestamp) {
         let Told { lease, shown, .. } = *told;
         let Settled::Applied {
-            destination, next, ..
+            destination,
+            next,
+            followers,
+            ..
         } = settled
         else {
             self.metrics.stale_outcomes.inc();
@@ -88,6 +91,9 @@ impl Settle {
         }
         self.wake
             .lease_ended(destination, Ended::by(class, told.retry_after));
+        if followers == Followers::Due {
+            self.wake.due(destination, now);
+        }
         match next {
             Next::Retry(at) | Next::Again(at) | Next::Hold(at) => self.wake.due(destination, at),
             Next::Delivered => self.metrics.settled_after(age(lease, now)),
@@ -108,6 +114,7 @@ fn gone(settled: &Settled) -> Option<(DestinationKey, u32)> {
             destination,
             payload_size,
             next: Next::Delivered | Next::DeadLetter,
+            ..
         } => Some((destination, payload_size)),
         _ => None,
     }

@@ -34,6 +34,8 @@ pub struct Submission {
     pub content_type: String,
     /// What kind of event.
     pub event_type: String,
+    /// Deliveries of the destination with the same key go one after the other; empty: it has none.
+    pub ordering_key: String,
     /// Makes the call idempotent; empty: it is not.
     pub request_id: String,
 }
@@ -170,6 +172,7 @@ impl Submit {
             destination: submission.destination,
             content_type: submission.content_type,
             event_type: submission.event_type,
+            ordering_key: Some(submission.ordering_key).filter(|key| !key.is_empty()),
             accepted_at: now,
         };
         Ok((place, new))
@@ -210,6 +213,7 @@ fn request_key(submission: &Submission, head: &[u8]) -> Option<RequestKey> {
         submission.content_type.as_bytes(),
         submission.event_type.as_bytes(),
         head,
+        submission.ordering_key.as_bytes(),
         &sha256(&submission.payload),
     ];
     for part in parts {

@@ -22,7 +22,7 @@ use crate::{
         ClientCertificateState, Destination, DestinationConfig, DestinationState, RequestKey,
         SigningSecret,
     },
-    signals::{Changes, Holds, Poke, Wake},
+    signals::{Changes, DeadLetters, Holds, Poke, Wake},
     store::{NewDestination, Store, StoreError},
     vault::{Record, ScopeKey, Vault},
 };
@@ -55,6 +55,8 @@ pub struct Destinations {
     pub issuing: Issuing,
     /// Told when a destination's certificates are to be looked at.
     pub rotations: Arc<Poke>,
+    /// Told when dead letters may hold ordering keys no longer.
+    pub dead_letters: Arc<DeadLetters>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -138,6 +140,7 @@ impl Destinations {
             .await?;
         self.changes.changed(name.clone());
         self.rotations.poke();
+        self.dead_letters.changed(changed.key);
         // A new region or limit can let waiting deliveries go, and a new URL or trust held ones.
         self.wake.due(changed.key, now);
         self.holds.release(changed.key);

@@ -31,6 +31,8 @@ pub enum AlertCause {
     DestinationFailing,
     /// Deliveries were given up.
     DeliveriesDeadLettered,
+    /// Dead letters hold ordering keys.
+    OrderingKeysBlocked,
 }
 
 impl AlertCause {
@@ -48,6 +50,7 @@ impl AlertCause {
         Self::ClientCertificateNeeded,
         Self::DestinationFailing,
         Self::DeliveriesDeadLettered,
+        Self::OrderingKeysBlocked,
     ];
 
     /// The cause as API, logs, metrics and the store write it.
@@ -65,6 +68,7 @@ impl AlertCause {
             Self::ClientCertificateNeeded => "CLIENT_CERTIFICATE_NEEDED",
             Self::DestinationFailing => "DESTINATION_FAILING",
             Self::DeliveriesDeadLettered => "DELIVERIES_DEAD_LETTERED",
+            Self::OrderingKeysBlocked => "ORDERING_KEYS_BLOCKED",
         }
     }
 

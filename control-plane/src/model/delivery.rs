@@ -54,6 +54,8 @@ pub struct NewDelivery {
     pub event_type: String,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// Deliveries of one destination with the same key go one after the other.
+    pub ordering_key: Option<String>,
     /// Makes the submission idempotent.
     pub request: Option<RequestKey>,
 }
@@ -81,12 +83,17 @@ pub struct Delivery {
     pub last_class: Option<FailureClass>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
-    /// When the next attempt is due, or the lease ends.
+    /// When the next attempt is due, or the lease ends; `None` also while it waits for another.
     pub due_at: Option<Timestamp>,
     /// When it was settled.
     pub settled_at: Option<Timestamp>,
     /// Since when it is held for a cause that only a change can cure.
     pub held_since: Option<Timestamp>,
+    /// Deliveries of one destination with the same key go one after the other.
+    pub ordering_key: Option<String>,
+    /// The first delivery of its key that is not settled or holds the key, while this one waits behind
+    /// it.
+    pub waits_for: Option<DeliveryId>,
 }
 
 /// Which deliveries to list.
@@ -196,6 +203,15 @@ pub struct Retried {
     pub revived: bool,
 }
 
+/// What cancelling a delivery did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancelled {
+    /// The delivery, given up.
+    pub delivery: Delivery,
+    /// It was a dead letter, which held its ordering key.
+    pub was_settled: bool,
+}
+
 /// A dead letter that can be sent again, or was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -293,6 +309,17 @@ pub struct Settlement {
     pub decide: Decide,
 }
 
+/// What becomes of the deliveries that wait in order behind one that is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followers {
+    /// There are none, or nothing changes for them.
+    None,
+    /// The next is due.
+    Due,
+    /// The dead letter holds their key: they wait, and so do those that come.
+    Blocked,
+}
+
 /// What settling one outcome did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -304,6 +331,8 @@ pub enum Settled {
         payload_size: u32,
         /// What becomes of it.
         next: Next,
+        /// What becomes of those behind it.
+        followers: Followers,
     },
     /// Its epoch is old, or the lease is another agent's, or the delivery is gone: nothing changed.
     Stale,

@@ -18,8 +18,9 @@ pub use certificate::{
     KeyAlgorithm, Revocation, RevocationReason, Sealed, Serial,
 };
 pub use delivery::{
-    Attempt, DeadLetter, Decide, Delivery, DeliveryFilter, DeliveryState, Due, Grant, Leased, Load,
-    NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled, Settlement, Snapshot,
+    Attempt, Cancelled, DeadLetter, Decide, Delivery, DeliveryFilter, DeliveryState, Due,
+    Followers, Grant, Leased, Load, NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled,
+    Settlement, Snapshot,
 };
 pub use policy::{
     Backoff, DEADLINE, DeliveryPolicy, FACTOR, MAX_RATE, MAX_RETRIES, RetryPolicy, SCHEDULE, WAIT,
@@ -30,8 +31,8 @@ pub use rotation::{
     RotationChange, RotationStep, RotationView, Stop, TrustState,
 };
 pub use tenant::{
-    Account, Destination, DestinationConfig, DestinationKey, DestinationState, SignatureSchemes,
-    SigningSecret, TrustModel,
+    Account, Destination, DestinationConfig, DestinationKey, DestinationState, OrderingFailure,
+    SignatureSchemes, SigningSecret, TrustModel,
 };
 
 use countersign_shared::digest::sha256;

@@ -64,6 +64,16 @@ pub enum SignatureSchemes {
     Both,
 }
 
+/// What becomes of an ordering key when one of its deliveries ends as a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OrderingFailure {
+    /// Those behind it wait until it is sent again or cancelled.
+    #[default]
+    Hold,
+    /// The next one goes.
+    Skip,
+}
+
 /// What an operator decides about a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationConfig {
@@ -93,6 +103,8 @@ pub struct DestinationConfig {
     pub policy: DeliveryPolicy,
     /// Where the destination's addresses have to lie. Empty: the agent's policy alone decides.
     pub allowed_ranges: Vec<AddressRange>,
+    /// What becomes of an ordering key when one of its deliveries ends as a dead letter.
+    pub ordering_failure: OrderingFailure,
 }
 
 /// One HTTPS URL of an account.

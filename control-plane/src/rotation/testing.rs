@@ -37,6 +37,7 @@ pub(super) fn config() -> DestinationConfig {
         signatures: SignatureSchemes::default(),
         policy: DeliveryPolicy::default(),
         allowed_ranges: Vec::new(),
+        ordering_failure: crate::model::OrderingFailure::Hold,
     }
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod alert;
 mod delivery;
+mod order;
 mod revocation;
 mod tenant;
 
@@ -46,6 +47,9 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         delivery::holding(&store).await;
         delivery::by_hand(&store).await;
         delivery::backlog(&store).await;
+        order::one_after_the_other(&store).await;
+        order::dead_letters(&store).await;
+        order::by_hand(&store).await;
         tenant::signing_secrets(&store).await;
         revocation::lists(&store).await;
     }
@@ -55,6 +59,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
     access::after_reopening(&store).await;
     delivery::after_reopening(&store).await;
     delivery::retention(&store).await;
+    order::retention(&store).await;
 }
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -140,6 +145,7 @@ pub(super) fn config(url: &str) -> DestinationConfig {
             rate_limit: Some(5),
         },
         allowed_ranges: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        ordering_failure: crate::model::OrderingFailure::Hold,
     }
 }
 

@@ -23,10 +23,10 @@ use thiserror::Error;
 
 use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
-    BundleAcknowledgement, ClientCertificate, DeadLetter, Delivery, DeliveryFilter, Destination,
-    DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring, Finding, Grant,
-    JoinToken, Leased, Load, NewDelivery, Page, ReplayFilter, RequestKey, Retried, Serial, Settled,
-    Settlement, SigningSecret,
+    BundleAcknowledgement, Cancelled, ClientCertificate, DeadLetter, Delivery, DeliveryFilter,
+    Destination, DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring,
+    Finding, Grant, JoinToken, Leased, Load, NewDelivery, Page, ReplayFilter, RequestKey, Retried,
+    Serial, Settled, Settlement, SigningSecret,
 };
 
 pub use access::AccessStore;
@@ -346,13 +346,16 @@ pub trait DeliveryStore: Send + Sync {
         now: Timestamp,
         size: usize,
     ) -> Result<usize>;
-    /// Gives a delivery up; `Precondition` when it is settled.
+    /// Gives a delivery up; `Precondition` when it is settled, but for a dead letter that holds its
+    /// ordering key.
     async fn cancel(
         &self,
         account: &AccountName,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Delivery>;
+    ) -> Result<Cancelled>;
+    /// Every destination with ordering keys that dead letters hold.
+    async fn with_blocked_keys(&self) -> Result<Vec<DestinationKey>>;
     /// Makes at most `size` dead letters due at `now`, or only finds them with `dry_run`. Answers with
     /// these.
     async fn replay(

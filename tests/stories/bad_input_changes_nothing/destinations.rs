@@ -63,7 +63,12 @@ fn urls_and_policies_of_destinations() {
         create("minimum_tls_version", json!(99)),
         "minimum_tls_version",
     ));
-    for field in ["mtls_enforcement", "trust_model", "key_algorithm"] {
+    for field in [
+        "mtls_enforcement",
+        "trust_model",
+        "key_algorithm",
+        "ordering_failure",
+    ] {
         calls.push((create(field, json!(99)), field));
     }
     let calls: Vec<_> = calls

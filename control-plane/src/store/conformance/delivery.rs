@@ -14,13 +14,17 @@ use countersign_shared::{
 use super::{at, destination_name, id, new_destination, request};
 use crate::{
     model::{
-        DeadLetter, DeliveryFilter, DeliveryState, DestinationKey, DestinationState, Grant, Load,
-        NewDelivery, Next, ReplayFilter, RequestKey, SealedJob, Settled, Settlement,
+        DeadLetter, DeliveryFilter, DeliveryState, DestinationKey, DestinationState, Followers,
+        Grant, Load, NewDelivery, Next, ReplayFilter, RequestKey, SealedJob, Settled, Settlement,
     },
     store::{Store, StoreError},
 };
 
-fn new(destination: &DestinationName, seconds: i64, request: Option<RequestKey>) -> NewDelivery {
+pub(super) fn new(
+    destination: &DestinationName,
+    seconds: i64,
+    request: Option<RequestKey>,
+) -> NewDelivery {
     NewDelivery {
         id: random::uuid_v7(at(seconds)).into(),
         destination: destination.clone(),
@@ -29,19 +33,20 @@ fn new(destination: &DestinationName, seconds: i64, request: Option<RequestKey>)
         content_type: "application/json".to_owned(),
         event_type: "order.created".to_owned(),
         accepted_at: at(seconds),
+        ordering_key: None,
         request,
     }
 }
 
-fn edge() -> AgentName {
+pub(super) fn edge() -> AgentName {
     id("edge-1").into()
 }
 
-fn account() -> AccountName {
+pub(super) fn account() -> AccountName {
     id("acme").into()
 }
 
-async fn fresh(store: &impl Store, name: &str) -> (DestinationName, DestinationKey) {
+pub(super) async fn fresh(store: &impl Store, name: &str) -> (DestinationName, DestinationKey) {
     let name = destination_name("acme", name);
     let made = store
         .create_destination(new_destination(&name, None))
@@ -50,7 +55,7 @@ async fn fresh(store: &impl Store, name: &str) -> (DestinationName, DestinationK
     (name, made.key)
 }
 
-async fn lease(
+pub(super) async fn lease(
     store: &impl Store,
     destination: DestinationKey,
     agent: &AgentName,
@@ -67,7 +72,7 @@ async fn lease(
     leased.unwrap().jobs
 }
 
-fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
+pub(super) fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
     Outcome {
         delivery: lease.delivery,
         epoch: lease.epoch,
@@ -83,7 +88,12 @@ fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
     }
 }
 
-async fn settle(store: &impl Store, agent: &AgentName, outcome: Outcome, next: Next) -> Settled {
+pub(super) async fn settle(
+    store: &impl Store,
+    agent: &AgentName,
+    outcome: Outcome,
+    next: Next,
+) -> Settled {
     let settlement = Settlement {
         agent: agent.clone(),
         outcomes: [outcome].into(),
@@ -299,7 +309,8 @@ pub(super) async fn settling(store: &impl Store) {
         Settled::Applied {
             destination: key,
             payload_size: 8,
-            next
+            next,
+            followers: Followers::None,
         }
     );
     let waiting = store.delivery(&account(), made).await.unwrap();
@@ -506,7 +517,7 @@ pub(super) async fn holding(store: &impl Store) {
 
     // By hand.
     let cancelled = store.cancel(&account(), ids[0], at(551)).await.unwrap();
-    assert_eq!(cancelled.held_since, None);
+    assert_eq!(cancelled.delivery.held_since, None);
     let leased = take(other_key, 700).await;
     decided(store, outcome(leased, refused), 700, Next::DeadLetter).await;
     let given_up = see(leased.delivery).await;
@@ -645,6 +656,7 @@ pub(super) async fn by_hand(store: &impl Store) {
     assert_eq!(sooner.due_at, Some(at(300)));
 
     let cancelled = store.cancel(&account(), ids[0], at(301)).await.unwrap();
+    let cancelled = cancelled.delivery;
     assert_eq!(
         (cancelled.state, cancelled.settled_at),
         (DeliveryState::Cancelled, Some(at(301)))

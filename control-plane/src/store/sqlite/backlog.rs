@@ -1,4 +1,5 @@
-//! Counting what is accepted and not settled: each has a row in `due` or in `leases`.
+//! Counting what is accepted and not settled: each has a row in `due`, in `leases`, or behind another
+//! in `ordered`.
 
 use countersign_shared::name::{DestinationName, Id};
 use rusqlite::Connection;
@@ -15,7 +16,8 @@ pub(super) fn backlogged(
     let query = "SELECT d.key, d.id, a.id AS account_id
                  FROM destinations d JOIN accounts a ON a.key = d.account
                  WHERE EXISTS (SELECT 1 FROM due WHERE destination = d.key)
-                 OR d.key IN (SELECT destination FROM leases)";
+                 OR d.key IN (SELECT destination FROM leases)
+                 OR EXISTS (SELECT 1 FROM ordered WHERE destination = d.key)";
     all(connection, query, [], |row| {
         let account: Id = get(row, "account_id")?;
         let name = DestinationName::new(&account, &get(row, "id")?);
@@ -26,7 +28,8 @@ pub(super) fn backlogged(
 pub(super) fn of(connection: &Connection, destination: DestinationKey) -> Result<Load> {
     let query = "SELECT count(*), coalesce(sum(v.payload_size), 0)
                  FROM (SELECT id FROM due WHERE destination = ?1
-                       UNION ALL SELECT id FROM leases WHERE destination = ?1) u
+                       UNION ALL SELECT id FROM leases WHERE destination = ?1
+                       UNION ALL SELECT id FROM ordered WHERE destination = ?1 AND place = 1) u
                  JOIN deliveries v ON v.id = u.id";
     let found = one(connection, query, [destination.0], |row| {
         Ok(Load {

@@ -14,15 +14,15 @@ use prost::Message as _;
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, backlog, leases, retention, revive,
+    SqliteStore, backlog, leases, ordered, retention, revive,
     rows::{Column, account_key, destination_keys, get, get_optional, limit, one, page},
     settle, submit,
     writer::Lane,
 };
 use crate::{
     model::{
-        Attempt, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant, Leased, Load,
-        NewDelivery, Page, ReplayFilter, Retried, Settled, Settlement,
+        Attempt, Cancelled, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant,
+        Leased, Load, NewDelivery, Page, ReplayFilter, Retried, Settled, Settlement,
     },
     store::{DeliveryStore, Result, StoreError},
 };
@@ -135,14 +135,21 @@ impl DeliveryStore for SqliteStore {
         account: &AccountName,
         id: DeliveryId,
         now: Timestamp,
-    ) -> Result<Delivery> {
+    ) -> Result<Cancelled> {
         let account = account.clone();
         self.write(move |connection| {
             let delivery = read_delivery(connection, &account, id)?;
             revive::cancel(connection, &delivery, now)?;
-            read_delivery(connection, &account, id)
+            Ok(Cancelled {
+                was_settled: delivery.state.is_settled(),
+                delivery: read_delivery(connection, &account, id)?,
+            })
         })
         .await
+    }
+
+    async fn with_blocked_keys(&self) -> Result<Vec<DestinationKey>> {
+        self.read(ordered::blocked).await
     }
 
     async fn replay(
@@ -265,10 +272,16 @@ impl DeliveryStore for SqliteStore {
 /// A delivery's own row does not tell that it is leased.
 const STATE: &str = "CASE WHEN l.id IS NULL THEN v.state ELSE 2 END";
 
+/// The first of its ordering key's queue, if that is another.
+const WAITS_FOR: &str = "CASE WHEN v.ordering_key IS NOT NULL AND v.due_at IS NULL AND v.state = 1
+    THEN (SELECT o.id FROM ordered o WHERE o.destination = v.destination
+          AND o.ordering_key = v.ordering_key ORDER BY o.sequence LIMIT 1) END";
+
 fn deliveries_where(condition: &str) -> String {
     format!(
         "SELECT v.id, v.destination, v.payload_size, v.content_type, v.event_type,
-         v.attempt_count, v.last_class, v.accepted_at, v.settled_at, v.held_since,
+         v.attempt_count, v.last_class, v.accepted_at, v.settled_at, v.held_since, v.ordering_key,
+         {WAITS_FOR} AS waits_for,
          {STATE} AS state, coalesce(l.until, v.due_at) AS due_at,
          d.id AS destination_id, a.id AS account_id
          FROM deliveries v JOIN destinations d ON d.key = v.destination
@@ -339,6 +352,8 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         due_at: get_optional(row, "due_at")?,
         settled_at: get_optional(row, "settled_at")?,
         held_since: get_optional(row, "held_since")?,
+        ordering_key: row.get("ordering_key")?,
+        waits_for: get_optional(row, "waits_for")?,
     })
 }
 

@@ -1,5 +1,5 @@
 //! Leases: who may attempt what, until when. A delivery that is not settled has a row in `due`, by when
-//! it can next be leased, or one in `leases`.
+//! it can next be leased, or one in `leases`, or waits behind another of its ordering key (`ordered`).
 //!
 //! A lease that nobody ends is found by looking through `leases`, which is small, and seldom: the store
 //! remembers a time before which none can end.
@@ -16,44 +16,17 @@ use countersign_shared::{
 };
 use rusqlite::{Connection, Row, params};
 
-use super::rows::{
-    Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed,
+use super::{
+    due::{DELETE_DUE, delete_due, insert_due},
+    ordered,
+    rows::{Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed},
 };
 use crate::{
-    model::{DeliveryState, DestinationKey, DestinationState, Due, Grant, Leased, SealedJob},
+    model::{
+        DeliveryState, DestinationKey, DestinationState, Due, Followers, Grant, Leased, SealedJob,
+    },
     store::Result,
 };
-
-pub(super) fn insert_due(
-    connection: &Connection,
-    destination: i64,
-    at: Timestamp,
-    id: DeliveryId,
-) -> Result<()> {
-    let insert = "INSERT INTO due (destination, due_at, id) VALUES (?, ?, ?)";
-    execute(
-        connection,
-        insert,
-        params![destination, Column(at), Column(id)],
-    )?;
-    Ok(())
-}
-
-const DELETE_DUE: &str = "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
-
-pub(super) fn delete_due(
-    connection: &Connection,
-    destination: i64,
-    at: Timestamp,
-    id: DeliveryId,
-) -> Result<()> {
-    execute(
-        connection,
-        DELETE_DUE,
-        params![destination, Column(at), Column(id)],
-    )?;
-    Ok(())
-}
 
 /// A time before which no lease ends, for all that is known: at first nothing is.
 #[derive(Debug)]
@@ -155,20 +128,22 @@ pub(super) fn lease(
             continue;
         }
         let before = jobs.len();
-        let mut at = None;
+        let (mut at, mut follows) = (None, false);
         for (due_at, id) in waiting(connection, grant)? {
             if due_at > now || jobs.len() - before == grant.limit {
                 at = Some(due_at);
                 break;
             }
             if grant.accepted_from.is_some_and(|from| id < first_id(from)) {
-                let bytes = expire(connection, grant.destination, (due_at, id), now)?;
+                let (bytes, followers) = expire(connection, grant.destination, (due_at, id), now)?;
                 expired.push((grant.destination, bytes));
+                follows |= followers == Followers::Due;
                 continue;
             }
             jobs.extend(statements.lease(grant, agent, (due_at, id), until)?);
         }
         let at = match at {
+            _ if follows => Some(now),
             Some(at) => Some(at),
             None if jobs.len() > before => Some(until),
             None => due_of(connection, grant.destination)?,
@@ -195,19 +170,27 @@ pub(super) fn first_id(at: Timestamp) -> DeliveryId {
     uuid::Uuid::from_bytes(id).into()
 }
 
-/// What waited until after its deadline becomes a dead letter; answers with the bytes of its payload.
+/// What waited until after its deadline becomes a dead letter; answers with the bytes of its payload and
+/// what becomes of those behind it in order.
 fn expire(
     connection: &Connection,
     destination: DestinationKey,
     (due_at, id): (Timestamp, DeliveryId),
     now: Timestamp,
-) -> Result<u32> {
+) -> Result<(u32, Followers)> {
     delete_due(connection, destination.0, due_at, id)?;
     let update = "UPDATE deliveries SET state = ?, due_at = NULL, settled_at = ?, held_since = NULL
-                  WHERE id = ? RETURNING payload_size";
+                  WHERE id = ? RETURNING payload_size, ordering_key";
     let dead = params![Column(DeliveryState::DeadLetter), Column(now), Column(id)];
-    let bytes = one(connection, update, dead, |row| row.get(0))?;
-    Ok(bytes.unwrap_or_default())
+    let found = one(connection, update, dead, |row| {
+        Ok((row.get(0)?, row.get::<_, Option<String>>(1)?))
+    })?;
+    let (bytes, key) = found.unwrap_or_default();
+    let followers = match key {
+        Some(key) => ordered::settled(connection, destination.0, &key, id, false, now)?,
+        None => Followers::None,
+    };
+    Ok((bytes, followers))
 }
 
 /// What waits at a destination, soonest first: as much as is granted, and one more.

@@ -16,7 +16,7 @@ use crate::{model::DeliveryState, store::Result};
 /// A slice of old deliveries.
 #[derive(Debug, Default)]
 pub(super) struct Slice {
-    /// Those that are settled.
+    /// Those that are settled, and hold no ordering key.
     pub(super) settled: Vec<DeliveryId>,
     /// The last that was looked at, settled or not.
     pub(super) last: Option<DeliveryId>,
@@ -28,7 +28,8 @@ pub(super) fn with_payload(
     after: Option<DeliveryId>,
     size: usize,
 ) -> Result<Slice> {
-    let query = "SELECT p.id, v.state FROM payloads p JOIN deliveries v ON v.id = p.id
+    let query = "SELECT p.id, v.state, o.id IS NOT NULL AS holds FROM payloads p
+                 JOIN deliveries v ON v.id = p.id LEFT JOIN ordered o ON o.id = p.id
                  WHERE p.id > ? AND p.id < ? ORDER BY p.id LIMIT ?";
     slice(connection, query, before, after, size)
 }
@@ -39,7 +40,9 @@ pub(super) fn all_of(
     after: Option<DeliveryId>,
     size: usize,
 ) -> Result<Slice> {
-    let query = "SELECT id, state FROM deliveries WHERE id > ? AND id < ? ORDER BY id LIMIT ?";
+    let query = "SELECT v.id, v.state, o.id IS NOT NULL AS holds FROM deliveries v
+                 LEFT JOIN ordered o ON o.id = v.id
+                 WHERE v.id > ? AND v.id < ? ORDER BY v.id LIMIT ?";
     slice(connection, query, before, after, size)
 }
 
@@ -55,12 +58,11 @@ fn slice(
     let until = first_id(before);
     let wanted = params![from.as_slice(), Column(until), size];
     let found = all(connection, query, wanted, |row| {
-        Ok((
-            get::<DeliveryId>(row, "id")?,
-            get::<DeliveryState>(row, "state")?,
-        ))
+        // A dead letter that holds its ordering key is kept: others wait for what becomes of it.
+        let over = get::<DeliveryState>(row, "state")?.is_settled() && !row.get("holds")?;
+        Ok((get::<DeliveryId>(row, "id")?, over))
     })?;
-    let settled = found.iter().filter(|(_, state)| state.is_settled());
+    let settled = found.iter().filter(|(_, over)| *over);
     Ok(Slice {
         settled: settled.map(|(id, _)| *id).collect(),
         last: found.last().map(|(id, _)| *id),

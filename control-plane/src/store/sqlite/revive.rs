@@ -7,7 +7,9 @@ use countersign_shared::{
 use rusqlite::{Connection, params};
 
 use super::{
-    leases::{delete_due, delete_lease, insert_due},
+    due::{delete_due, insert_due},
+    leases::delete_lease,
+    ordered,
     rows::{Column, account_key, all, destination_keys, execute, get, limit, one, page},
 };
 use crate::{
@@ -22,7 +24,8 @@ pub(super) fn retry(connection: &Connection, delivery: &Delivery, now: Timestamp
             "has no payload any more: its time was over (retention.payload_days)",
         ),
         (DeliveryState::DeadLetter, _) => {
-            revive(connection, delivery.id, delivery.destination_key.0, now)
+            let (destination, key) = (delivery.destination_key.0, delivery.ordering_key.as_deref());
+            revive(connection, delivery.id, destination, key, now)
         }
         (DeliveryState::Pending, Some(due_at)) => {
             let destination = delivery.destination_key;
@@ -34,6 +37,10 @@ pub(super) fn retry(connection: &Connection, delivery: &Delivery, now: Timestamp
                 due_at.min(now),
             )
         }
+        (DeliveryState::Pending, None) => refuse(
+            delivery,
+            "waits behind another delivery of its ordering_key: it goes when that one is settled",
+        ),
         (DeliveryState::Leased, _) => refuse(delivery, "is being attempted: wait for its outcome"),
         _ => refuse(delivery, "is settled: submit it anew to send it again"),
     }
@@ -45,6 +52,9 @@ pub(super) fn cancel(connection: &Connection, delivery: &Delivery, now: Timestam
         (DeliveryState::Pending, Some(due_at)) => {
             delete_due(connection, delivery.destination_key.0, due_at, delivery.id)?;
         }
+        // Behind another of its ordering key.
+        (DeliveryState::Pending, None) => {}
+        (DeliveryState::DeadLetter, _) if ordered::is_blocking(connection, delivery.id)? => {}
         _ => return refuse(delivery, "is settled already"),
     }
     let update = "UPDATE deliveries SET state = ?, due_at = NULL, settled_at = ?,
@@ -55,6 +65,10 @@ pub(super) fn cancel(connection: &Connection, delivery: &Delivery, now: Timestam
         Column(delivery.id)
     ];
     execute(connection, update, cancelled)?;
+    if let Some(key) = &delivery.ordering_key {
+        let destination = delivery.destination_key.0;
+        ordered::leave(connection, destination, key, delivery.id, now)?;
+    }
     Ok(())
 }
 
@@ -71,15 +85,34 @@ fn has_payload(connection: &Connection, id: DeliveryId) -> Result<bool> {
 }
 
 /// A dead letter begins its schedule anew.
-fn revive(connection: &Connection, id: DeliveryId, destination: i64, now: Timestamp) -> Result<()> {
+fn revive(
+    connection: &Connection,
+    id: DeliveryId,
+    destination: i64,
+    key: Option<&str>,
+    now: Timestamp,
+) -> Result<()> {
+    let first = match key {
+        Some(key) => ordered::revived(connection, destination, key, id)?,
+        None => true,
+    };
+    let due_at = first.then_some(now);
     let update = "UPDATE deliveries SET state = ?, due_at = ?, settled_at = NULL,
                   earlier_count = attempt_count, held_since = NULL WHERE id = ?";
-    let pending = params![Column(DeliveryState::Pending), Column(now), Column(id)];
+    let pending = params![
+        Column(DeliveryState::Pending),
+        due_at.map(Column),
+        Column(id)
+    ];
     execute(connection, update, pending)?;
-    insert_due(connection, destination, now, id)
+    match due_at {
+        Some(at) => insert_due(connection, destination, at, id),
+        None => Ok(()),
+    }
 }
 
-type Found = Page<(DeliveryId, DeadLetter)>;
+/// Dead letters with their ordering keys.
+type Found = Page<(DeliveryId, Option<String>, DeadLetter)>;
 
 pub(super) fn dead_letters(
     connection: &Connection,
@@ -93,7 +126,7 @@ pub(super) fn dead_letters(
         None => None,
     };
     // The state as a number, so that the index of dead letters is used.
-    let query = "SELECT id, destination, payload_size FROM deliveries
+    let query = "SELECT id, destination, payload_size, ordering_key FROM deliveries
                  WHERE account = ?1 AND state = 4 AND (?2 IS NULL OR destination = ?2)
                  AND (?3 IS NULL OR accepted_at >= ?3) AND (?4 IS NULL OR accepted_at < ?4)
                  AND (?5 IS NULL OR last_class = ?5)
@@ -112,7 +145,7 @@ pub(super) fn dead_letters(
             destination: DestinationKey(row.get("destination")?),
             payload_size: row.get("payload_size")?,
         };
-        Ok((get(row, "id")?, found))
+        Ok((get(row, "id")?, row.get("ordering_key")?, found))
     })
 }
 
@@ -130,7 +163,7 @@ pub(super) fn without_ids(found: &Found) -> Page<DeadLetter> {
         items: found
             .items
             .iter()
-            .map(|(_, dead_letter)| *dead_letter)
+            .map(|(_, _, dead_letter)| *dead_letter)
             .collect(),
         more: found.more,
     }
@@ -144,8 +177,8 @@ pub(super) fn replay(
     now: Timestamp,
 ) -> Result<Page<DeadLetter>> {
     let found = dead_letters(connection, account, filter, size)?;
-    for (id, found) in &found.items {
-        revive(connection, *id, found.destination.0, now)?;
+    for (id, key, found) in &found.items {
+        revive(connection, *id, found.destination.0, key.as_deref(), now)?;
     }
     Ok(without_ids(&found))
 }

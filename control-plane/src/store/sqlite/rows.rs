@@ -19,8 +19,9 @@ use rusqlite::{
 use crate::{
     model::{
         AlertCause, AlertSeverity, AuthorityOwner, AuthorityState, Backoff, BundleStatus,
-        ClientCertificateState, DeliveryState, DestinationState, HeldUp, KeyAlgorithm, Page,
-        RevocationReason, Serial, SignatureSchemes, TrustModel, TrustState, Waits,
+        ClientCertificateState, DeliveryState, DestinationState, HeldUp, KeyAlgorithm,
+        OrderingFailure, Page, RevocationReason, Serial, SignatureSchemes, TrustModel, TrustState,
+        Waits,
     },
     store::{Result, StoreError},
 };
@@ -60,6 +61,7 @@ text_columns! {
         Retiring = "RETIRING", Retired = "RETIRED", Aborted = "ABORTED", Revoked = "REVOKED",
     }
     SignatureSchemes { V1 = "v1", V1a = "v1a", Both = "v1 v1a" }
+    OrderingFailure { Hold = "HOLD", Skip = "SKIP" }
     DestinationState { Enabled = "ENABLED", Disabled = "DISABLED" }
     ClientCertificateState {
         Pending = "PENDING", Distributed = "DISTRIBUTED", Active = "ACTIVE",

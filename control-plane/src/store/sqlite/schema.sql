@@ -111,6 +111,7 @@ CREATE TABLE destinations (
     rate_limit         INTEGER,
     -- Since when attempts fail and none has been delivered.
     failing_since      INTEGER,
+    ordering_failure   TEXT NOT NULL,
     state              TEXT NOT NULL,
     active_certificate INTEGER NOT NULL,
     generation         INTEGER NOT NULL,
@@ -165,12 +166,14 @@ CREATE TABLE deliveries (
     earlier_count INTEGER NOT NULL DEFAULT 0,
     -- Of the last lease that has ended.
     epoch         INTEGER NOT NULL DEFAULT 0,
-    -- While it waits: when it can next be leased. While it is leased: when it could be.
+    -- While it waits: when it can next be leased; NULL behind another of its ordering key. While it is
+    -- leased: when it could be.
     due_at        INTEGER,
     last_class    TEXT,
     settled_at    INTEGER,
     -- Since when it waits for a cause to be gone that only a change can cure.
-    held_since    INTEGER
+    held_since    INTEGER,
+    ordering_key  TEXT
 ) STRICT, WITHOUT ROWID;
 
 -- Lists of an account, newest first: ids are UUIDs of version 7 and sort by time.
@@ -195,6 +198,23 @@ CREATE TABLE due (
     id          BLOB NOT NULL,
     PRIMARY KEY (destination, due_at, id)
 ) STRICT, WITHOUT ROWID;
+
+-- Deliveries with an ordering key, in the order of acceptance: a queue for each destination and key.
+-- `place`: 0 the first, which is in `due` or `leases`; 1 behind it, and in neither; 2 the first, a dead
+-- letter that holds its key.
+CREATE TABLE ordered (
+    destination  INTEGER NOT NULL,
+    ordering_key TEXT NOT NULL,
+    sequence     INTEGER NOT NULL,
+    id           BLOB NOT NULL,
+    place        INTEGER NOT NULL,
+    PRIMARY KEY (destination, ordering_key, sequence)
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX ordered_by_id ON ordered (id);
+
+-- Keys that dead letters hold.
+CREATE INDEX blocked_keys ON ordered (destination) WHERE place = 2;
 
 -- Who is attempting what, until when. Few rows at a time and no index, so that a lease is one small
 -- insert: the delivery's own row is as it was until the lease ends.

@@ -6,12 +6,16 @@ use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::{
-    leases::{DELETE_LEASE, insert_due},
+    due::insert_due,
+    leases::DELETE_LEASE,
+    ordered,
     rows::{Column, Statement, agent_key, execute, get, get_optional, one, signed},
     tenants::retry_policy,
 };
 use crate::{
-    model::{DeliveryState, DestinationKey, Next, RetryPolicy, Settled, Settlement, Snapshot},
+    model::{
+        DeliveryState, DestinationKey, Followers, Next, RetryPolicy, Settled, Settlement, Snapshot,
+    },
     store::Result,
 };
 
@@ -30,7 +34,7 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
 }
 
 const FIND: &str = "SELECT v.destination, v.payload_size, v.attempt_count, v.earlier_count,
-    v.accepted_at, v.held_since FROM leases l JOIN deliveries v ON v.id = l.id
+    v.accepted_at, v.held_since, v.ordering_key FROM leases l JOIN deliveries v ON v.id = l.id
     WHERE l.id = ? AND l.epoch = ? AND l.agent = ?";
 const RECORD: &str = "INSERT INTO attempts (delivery, number, agent, record) VALUES (?, ?, ?, ?)";
 const FINISH: &str = "UPDATE deliveries SET state = ?, epoch = ?, due_at = NULL, last_class = ?,
@@ -52,6 +56,7 @@ struct Leased {
     destination: i64,
     payload_size: u32,
     attempt_count: u32,
+    ordering_key: Option<String>,
     snapshot: Snapshot,
 }
 
@@ -86,7 +91,18 @@ impl Settling<'_> {
             destination: DestinationKey(leased.destination),
             payload_size: leased.payload_size,
             next,
+            followers: self.follow(outcome, &leased, next)?,
         })
+    }
+
+    /// What becomes of those that wait behind it in order.
+    fn follow(&self, outcome: &Outcome, leased: &Leased, next: Next) -> Result<Followers> {
+        let (Some(key), Next::Delivered | Next::DeadLetter) = (&leased.ordering_key, next) else {
+            return Ok(Followers::None);
+        };
+        let delivered = next == Next::Delivered;
+        let (id, now) = (outcome.delivery, self.settlement.now);
+        ordered::settled(self.connection, leased.destination, key, id, delivered, now)
     }
 
     fn find(&mut self, outcome: &Outcome) -> Result<Option<Leased>> {
@@ -98,6 +114,7 @@ impl Settling<'_> {
                 destination: row.get(0)?,
                 payload_size: row.get(1)?,
                 attempt_count,
+                ordering_key: row.get("ordering_key")?,
                 snapshot: Snapshot {
                     attempt_count: attempt_count.saturating_sub(row.get(3)?),
                     accepted_at: get(row, "accepted_at")?,

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     deliveries::by_id_text,
-    installation,
+    installation, ordered,
     rows::{Column, DESTINATION_KEYS, Statement, destination_keys_with},
 };
 use crate::{
@@ -36,8 +36,8 @@ struct Statements<'a> {
 impl<'a> Statements<'a> {
     fn new(connection: &'a Connection) -> Result<Self> {
         let delivery = "INSERT INTO deliveries (id, account, destination, state, payload_size,
-                        content_type, event_type, accepted_at, due_at)
-                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                        content_type, event_type, accepted_at, due_at, ordering_key)
+                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let payload = "INSERT INTO payloads (id, sealed) VALUES (?, ?)";
         let due = "INSERT INTO due (destination, due_at, id) VALUES (?, ?, ?)";
         Ok(Self {
@@ -54,6 +54,11 @@ impl<'a> Statements<'a> {
         if let Some(id) = installation::replayed(self.connection, new.request.as_ref())? {
             return by_id_text(self.connection, &id);
         }
+        let waits_for = match &new.ordering_key {
+            Some(key) => ordered::join(self.connection, destination, key, new.id)?,
+            None => None,
+        };
+        let due_at = waits_for.is_none().then_some(new.accepted_at);
         self.delivery.execute(params![
             Column(new.id),
             account,
@@ -63,12 +68,15 @@ impl<'a> Statements<'a> {
             new.content_type,
             new.event_type,
             Column(new.accepted_at),
-            Column(new.accepted_at)
+            due_at.map(Column),
+            new.ordering_key
         ])?;
         let payload = params![Column(new.id), new.sealed_payload];
         self.payload.execute(payload)?;
-        let due = params![destination, Column(new.accepted_at), Column(new.id)];
-        self.due.execute(due)?;
+        if let Some(at) = due_at {
+            let due = params![destination, Column(at), Column(new.id)];
+            self.due.execute(due)?;
+        }
         if new.request.is_some() {
             let id = new.id.to_string();
             let request = new.request.as_ref();
@@ -85,9 +93,11 @@ impl<'a> Statements<'a> {
             attempt_count: 0,
             last_class: None,
             accepted_at: new.accepted_at,
-            due_at: Some(new.accepted_at),
+            due_at,
             settled_at: None,
             held_since: None,
+            ordering_key: new.ordering_key,
+            waits_for,
         })
     }
 }

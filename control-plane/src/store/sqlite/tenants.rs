@@ -10,7 +10,7 @@ use countersign_shared::{
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore, certificates, installation, rotations,
+    SqliteStore, certificates, installation, ordered, rotations,
     rows::{
         Column, account_key, all, destination_keys, execute, get, get_optional, limit, one, page,
         signed,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     model::{
         Account, DeliveryPolicy, Destination, DestinationConfig, DestinationKey, DestinationState,
-        Page, RetryPolicy, SigningSecret,
+        OrderingFailure, Page, RetryPolicy, SigningSecret,
     },
     store::{BundleSource, NewAccount, NewDestination, Result, StoreError, TenantStore},
 };
@@ -212,7 +212,8 @@ impl TenantStore for SqliteStore {
             let old = read_destination(connection, &name)?;
             check_revision(old.revision, revision, &name)?;
             let query = "SELECT EXISTS (SELECT 1 FROM due WHERE destination = ?1)
-                         OR EXISTS (SELECT 1 FROM leases WHERE destination = ?1)";
+                         OR EXISTS (SELECT 1 FROM leases WHERE destination = ?1)
+                         OR EXISTS (SELECT 1 FROM ordered WHERE destination = ?1)";
             let unsettled: Option<bool> = one(connection, query, [old.key.0], |row| row.get(0))?;
             if unsettled != Some(false) && !force {
                 return Err(StoreError::Precondition(format!(
@@ -406,9 +407,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let insert = "INSERT OR IGNORE INTO destinations
                   (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
                    minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges,
-                   signatures, retry_waits, retry_deadline, rate_limit, state,
+                   signatures, retry_waits, retry_deadline, rate_limit, ordering_failure, state,
                    active_certificate, generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)";
     let made = params![
         account,
         new.name.destination(),
@@ -427,6 +428,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         Column(&config.policy.retry.waits),
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
+        Column(config.ordering_failure),
         Column(DestinationState::Enabled),
         new.certificate
             .as_ref()
@@ -457,7 +459,7 @@ fn update_config(
     let update = "UPDATE destinations SET
                   display_name = ?, url = ?, trust_model = ?, key_algorithm = ?, region = ?,
                   server_ca_pem = ?, minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
-                  allowed_ranges = ?, signatures = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?,
+                  allowed_ranges = ?, signatures = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?, ordering_failure = ?,
                   updated_at = ?, generation = generation + 1,
                   revision = revision + 1
                   WHERE key = ?";
@@ -477,10 +479,14 @@ fn update_config(
         Column(&config.policy.retry.waits),
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
+        Column(config.ordering_failure),
         Column(now),
         old.key.0
     ];
     execute(connection, update, made)?;
+    if config.ordering_failure == OrderingFailure::Skip {
+        ordered::release_blocked(connection, old.key.0, now)?;
+    }
     // Another trust model or key algorithm begins a rotation.
     let moved = config.url != old.config.url;
     rotations::reconsider(connection, old.key.0, moved, now)
@@ -494,6 +500,7 @@ fn delete_destination(connection: &Connection, key: i64, now: Timestamp) -> Resu
         "DELETE FROM deliveries WHERE destination = ?",
         "DELETE FROM due WHERE destination = ?",
         "DELETE FROM leases WHERE destination = ?",
+        "DELETE FROM ordered WHERE destination = ?",
         "DELETE FROM bundle_acknowledgements WHERE destination = ?",
         "DELETE FROM signing_secrets WHERE destination = ?",
         "DELETE FROM client_certificates WHERE destination = ?",
@@ -561,6 +568,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
                 rate_limit: row.get("rate_limit")?,
             },
             allowed_ranges: get(row, "allowed_ranges")?,
+            ordering_failure: get(row, "ordering_failure")?,
         },
         state: get(row, "state")?,
         failing_since: get_optional(row, "failing_since")?,
