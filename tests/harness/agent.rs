@@ -51,6 +51,16 @@ impl Agent {
         }
     }
 
+    /// Stops it where it is, as a host that hangs would.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
     /// Ends it as a power cut would.
     pub fn kill9(&mut self) {
         self.process.kill9();

@@ -9,7 +9,8 @@
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
-//! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`
+//! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`,
+//!    `fault_proxy`
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
 //! 4. `certificates`, `customer_ca`, `control_plane`, `receiver_script`
@@ -26,6 +27,7 @@ pub mod client;
 pub mod control_plane;
 pub mod customer_ca;
 pub mod delivery_bench;
+pub mod fault_proxy;
 pub mod floors;
 pub mod folder;
 pub mod gate;

@@ -116,6 +116,22 @@ impl Process {
         self.wait();
     }
 
+    /// Stops it where it is (SIGSTOP), as a host that hangs would.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn pause(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("SIGSTOP");
+    }
+
+    /// Lets it go on after [`Process::pause`].
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn resume(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("SIGCONT");
+    }
+
     /// Asks it to read its configuration again (SIGHUP).
     ///
     /// # Panics

@@ -91,6 +91,11 @@ impl Receiver {
     }
 
     /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens.
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }

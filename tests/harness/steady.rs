@@ -45,6 +45,7 @@ pub struct Steady {
 struct Shared {
     destination: String,
     every: Duration,
+    in_order: bool,
     ca_file: PathBuf,
     key: String,
     next: AtomicU64,
@@ -66,6 +67,19 @@ impl Steady {
     /// # Panics
     /// When a runtime can't be made.
     pub fn start(control_plane: &ControlPlane, destination: &str, rate: u32) -> Self {
+        Self::begin(control_plane, destination, rate, false)
+    }
+
+    /// As [`Steady::start`]; half of the deliveries have ordering keys. Those of one key are accepted in
+    /// the order of the numbers in their payloads.
+    ///
+    /// # Panics
+    /// When a runtime can't be made.
+    pub fn start_in_order(control_plane: &ControlPlane, destination: &str, rate: u32) -> Self {
+        Self::begin(control_plane, destination, rate, true)
+    }
+
+    fn begin(control_plane: &ControlPlane, destination: &str, rate: u32, in_order: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -74,6 +88,7 @@ impl Steady {
         let shared = Arc::new(Shared {
             destination: destination.to_owned(),
             every: Duration::from_secs(1) * SUBMITTERS / rate,
+            in_order,
             ca_file: control_plane.ca_file(),
             key: control_plane.admin_key(),
             next: AtomicU64::new(0),
@@ -85,8 +100,7 @@ impl Steady {
         });
         let (tasks, _) = Tasks::new();
         for turn in 0..SUBMITTERS {
-            let first = shared.every * turn / SUBMITTERS;
-            let submitting = submit_steadily(Arc::clone(&shared), first, tasks.clone());
+            let submitting = submit_steadily(Arc::clone(&shared), turn, tasks.clone());
             runtime.block_on(async { tasks.spawn("submitter", OnFailure::Log, submitting) });
         }
         Self {
@@ -157,18 +171,20 @@ impl Drop for Steady {
     }
 }
 
-async fn submit_steadily(
-    shared: Arc<Shared>,
-    first: Duration,
-    tasks: Tasks,
-) -> Result<(), Infallible> {
+async fn submit_steadily(shared: Arc<Shared>, turn: u32, tasks: Tasks) -> Result<(), Infallible> {
+    let first = shared.every * turn / SUBMITTERS;
     let mut ticks = interval_at(Instant::now() + first, shared.every);
     // The pace after a pause is the same as before.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut client = None;
+    let (mut client, mut ordered) = (None, false);
     while !tasks.shutdown().is_cancelled() {
         ticks.tick().await;
-        let request = shared.next_request();
+        let mut request = shared.next_request();
+        if ordered {
+            // A key is this submitter's own, which goes on only when it has its answer.
+            request.ordering_key = format!("submitter-{turn}");
+        }
+        ordered = shared.in_order && !ordered;
         loop {
             match shared.submit(&mut client, request.clone()).await {
                 Ok(name) => {
