@@ -1,5 +1,5 @@
-//! Load with ordering keys and without, while at random agents and the control plane are killed and
-//! paused, for longer than leases last, and the wires between them and to the receiver are cut, hang,
+//! Load with ordering keys and without, while at random agents are stopped, agents and the control plane
+//! killed and paused, for longer than leases last, and the wires between them and to the receiver are cut, hang,
 //! crawl, or close in one direction. Afterwards, at the receiver and in the store:
 //!
 //! - what was accepted has arrived and is DELIVERED, by exactly one attempt that says so;
@@ -156,7 +156,7 @@ impl World {
         let edge = &mut self.edges[which];
         let (short, long) = (dice.millis(50, 500), dice.millis(100, 5_000));
         let control_plane = &mut self.setting.control_plane;
-        let what = match dice.throw(10) {
+        let what = match dice.throw(11) {
             0 | 1 => {
                 edge.agent.kill9();
                 thread::sleep(short);
@@ -185,6 +185,11 @@ impl World {
                 "wire to the receiver"
             }
             8 => {
+                edge.agent.stop();
+                edge.agent.restart();
+                "agent stopped"
+            }
+            9 => {
                 control_plane.pause();
                 thread::sleep(long);
                 control_plane.resume();

@@ -114,7 +114,7 @@ impl Settling<'_> {
                 destination: row.get(0)?,
                 payload_size: row.get(1)?,
                 attempt_count,
-                ordering_key: row.get("ordering_key")?,
+                ordering_key: row.get(6)?,
                 snapshot: Snapshot {
                     attempt_count: attempt_count.saturating_sub(row.get(3)?),
                     accepted_at: get(row, "accepted_at")?,
