@@ -1,6 +1,6 @@
 //! Outcomes on their way to the control plane: each is kept until it is acknowledged.
 //!
-//! An outcome is reported at once. To disk it goes only if no acknowledgement has come within 20 ms,
+//! An outcome is reported at once. To disk it goes only if no acknowledgement has come within 250 ms,
 //! and at once while there is no session: with a control plane that answers promptly nothing is
 //! written at all. How many there can be is bounded by the credit that the agent grants.
 

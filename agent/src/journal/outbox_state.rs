@@ -10,7 +10,9 @@ use std::{
 use countersign_shared::{job::LeaseId, outcome::Outcome};
 use tokio::time::Instant;
 
-/// How long an acknowledgement may take before the outcome is journaled.
+/// How long an acknowledgement may take before the outcome is journaled: longer than it does at full
+/// speed, when the control plane's commits are large. Should the agent be killed before, those
+/// deliveries are attempted again.
 const GRACE: Duration = Duration::from_millis(250);
 /// Most outcomes in one write.
 const BATCH: usize = 1024;

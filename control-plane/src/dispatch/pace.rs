@@ -117,6 +117,10 @@ impl Pace {
         }
         let failed = u32::try_from(ended.failed).unwrap_or(u32::MAX);
         if failed == 0 {
+            // A probe that was given back, or held, says nothing of the receiver.
+            if let Some(open) = &mut self.open {
+                open.probe_at = now.plus(open.wait);
+            }
             return;
         }
         self.failures = self.failures.saturating_add(failed);
@@ -215,6 +219,16 @@ mod tests {
         let next = at(1000).plus(WAIT.1);
         assert_eq!(pace.allowed(at(2000), None), Allowed::From(next));
         assert_eq!(pace.allowed(next, None), Allowed::Some(1));
+    }
+
+    #[test]
+    fn a_probe_that_was_given_back_is_followed_by_another_soon() {
+        let mut pace = Pace::default();
+        pace.ended(at(0), failed(THRESHOLD as usize));
+        pace.took(at(1000), 1);
+        pace.ended(at(1100), Ended::one());
+        assert_eq!(pace.allowed(at(1100), None), Allowed::From(at(2100)));
+        assert_eq!(pace.allowed(at(2100), None), Allowed::Some(1));
     }
 
     #[test]
