@@ -10,6 +10,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use countersign_shared::{
+    hygiene,
     join_token::JoinToken,
     logging::{self, LogFormat},
     name::{AgentName, Id},
@@ -33,6 +34,7 @@ use crate::{
 
 /// Longest token file that is read, in bytes.
 const MAX_TOKEN: u64 = 4096;
+const FAILURE: u8 = 1;
 const MISTAKE: u8 = 2;
 
 /// What the agent is told to do.
@@ -107,6 +109,10 @@ struct RunArguments {
 
 /// Does what `arguments` say.
 pub fn run(arguments: Arguments) -> ExitCode {
+    if let Err(error) = hygiene::keep_to_itself() {
+        let problem = format!("core dumps can't be switched off: {error}");
+        return complain(problem, FAILURE);
+    }
     tls::install_default_provider();
     match arguments.action {
         Action::Enroll(arguments) => run_enroll(arguments),

@@ -4,7 +4,7 @@
 use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use countersign_shared::{config::Mistakes, logging, secret::SecretText, tls};
+use countersign_shared::{config::Mistakes, hygiene, logging, secret::SecretText, tls};
 use toml::Value;
 
 use crate::{app, config::Config};
@@ -63,6 +63,10 @@ impl Arguments {
 
 /// Reads the configuration and runs the control plane until it is told to stop.
 pub fn run(arguments: Arguments) -> ExitCode {
+    if let Err(error) = hygiene::keep_to_itself() {
+        complain(&format!("core dumps can't be switched off: {error}"));
+        return ExitCode::FAILURE;
+    }
     let config = match read(&arguments) {
         Ok(config) => config,
         Err(problem) => {

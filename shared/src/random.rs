@@ -24,10 +24,10 @@ thread_local! {
     };
 }
 
-/// As [`bytes`], at a small part of its cost: for what is no secret once it is used. At most 512.
+/// As [`bytes()`], at a small part of its cost: for what is no secret once it is used. At most 512.
 ///
 /// # Panics
-/// As [`bytes`].
+/// As [`bytes()`].
 pub fn unique<const N: usize>() -> [u8; N] {
     const { assert!(N <= BLOCK) };
     OF_THREAD.with_borrow_mut(|block| {

@@ -86,6 +86,11 @@ impl Agent {
         &self.data_dir
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// All that it has printed and logged.
     pub fn output(&self) -> String {
         self.process.output()

@@ -153,6 +153,11 @@ impl ControlPlane {
         format!("https://127.0.0.1:{}", self.agents_port)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// All that it has printed and logged.
     pub fn output(&self) -> String {
         self.process.output()

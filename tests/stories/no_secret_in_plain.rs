@@ -88,6 +88,13 @@ fn keys_tokens_and_secrets_are_nowhere_in_plain() {
         found.extend(elsewhere);
     }
     assert!(found.is_empty(), "{found:#?}");
+    // Nor do they leave an image of their memory behind when they crash.
+    for process in [setting.control_plane.id(), agent.id()] {
+        let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.contains("core file size"));
+        let core: Vec<_> = core.unwrap().split_whitespace().skip(4).take(2).collect();
+        assert_eq!(core, ["0", "0"]);
+    }
 }
 
 fn reveal(setting: &Setting, destination: &str) -> String {
