@@ -36,6 +36,9 @@ pub enum EnrollError {
     /// Another agent has this name.
     #[error("{0} exists already: choose another name (--name), or make a token for a new agent")]
     NameTaken(AgentName),
+    /// The agent was taken out for good.
+    #[error("{0} was evicted: enroll under another name with a new join token")]
+    Evicted(AgentName),
     /// The certificate authority or the store did not do their part.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -139,6 +142,9 @@ impl Agents {
             Err(StoreError::Precondition(_)) => return Err(EnrollError::Token(USED)),
             enrolled => enrolled?,
         };
+        if enrolled.evicted_at.is_some() {
+            return Err(EnrollError::Evicted(enrolled.name));
+        }
         tracing::info!(agent = %enrolled.name, "agent enrolled");
         self.issue(enrolled, &request, now).await
     }
@@ -149,6 +155,9 @@ impl Agents {
     /// [`EnrollError`].
     pub async fn renew(&self, agent: &AgentName, request: &[u8]) -> Result<Identity, EnrollError> {
         let agent = self.store.agent(agent).await?;
+        if agent.evicted_at.is_some() {
+            return Err(EnrollError::Evicted(agent.name));
+        }
         let request = ca::parse_request(request)?;
         let now = self.clock.now();
         let identity = self.issue(agent, &request, now).await?;
@@ -297,6 +306,38 @@ mod tests {
         }
         let unknown = agents.store.agent(&name("edge-2")).await;
         assert!(matches!(unknown, Err(StoreError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn an_evicted_agent_gets_no_identity_and_its_name_is_not_given_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_000_000)));
+        let (agents, _alive) = agents(folder.path(), Arc::clone(&clock)).await;
+        let request = || TokenRequest {
+            ttl: TOKEN_LIFE.0,
+            ..TokenRequest::default()
+        };
+        let (_, token) = agents.create_token(request()).await.unwrap();
+        let signed = || {
+            let key = KeyPair::generate().unwrap();
+            let signed = CertificateParams::default().serialize_request(&key);
+            signed.unwrap().der().to_vec()
+        };
+        let (edge, first) = (AgentName::from(Id::chosen("edge-1").unwrap()), signed());
+        let enroll = async |token: &SecretText, signed: &[u8]| {
+            agents.enroll(token.expose(), edge.clone(), signed).await
+        };
+        enroll(&token, &first).await.unwrap();
+        agents.renew(&edge, &signed()).await.unwrap();
+        agents.store.evict_agent(&edge, clock.now()).await.unwrap();
+        let refused = agents.renew(&edge, &signed()).await;
+        assert!(matches!(refused, Err(EnrollError::Evicted(_))));
+        // Nor with the token that it has used, within its time.
+        let again = enroll(&token, &first).await;
+        assert!(matches!(again, Err(EnrollError::Evicted(_))));
+        let (_, new) = agents.create_token(request()).await.unwrap();
+        let taken = enroll(&new, &signed()).await;
+        assert!(matches!(taken, Err(EnrollError::NameTaken(_))));
     }
 
     #[test]

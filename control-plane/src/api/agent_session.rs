@@ -81,6 +81,9 @@ impl AgentSessionService for AgentSessionApi {
             AttachError::Unknown(_) => {
                 status(Code::PermissionDenied, "AGENT_UNKNOWN", error.to_string())
             }
+            AttachError::Evicted(_) => {
+                status(Code::PermissionDenied, "AGENT_EVICTED", error.to_string())
+            }
             AttachError::Store(error) => status::store(error),
         })?;
         tracing::info!(%agent, session = session.id, "agent connected");

@@ -153,6 +153,16 @@ impl AgentAdministrationService for AgentAdministrationApi {
         let agent = Some(agent);
         Ok(Response::new(v1::ResumeAgentResponse { agent }))
     }
+
+    async fn evict_agent(
+        &self,
+        request: Request<v1::EvictAgentRequest>,
+    ) -> Result<Response<v1::EvictAgentResponse>, Status> {
+        let name: AgentName = name("name", &request.into_inner().name)?;
+        let evicted = self.attach.evict(&name).await.map_err(status::store)?;
+        let agent = Some(self.agent_to_wire(&evicted).await?);
+        Ok(Response::new(v1::EvictAgentResponse { agent }))
+    }
 }
 
 impl AgentAdministrationApi {
@@ -177,6 +187,7 @@ impl AgentAdministrationApi {
             None => 0,
         };
         let state = match (leaving, leased) {
+            _ if agent.evicted_at.is_some() => v1::AgentState::Evicted,
             (false, _) => v1::AgentState::Active,
             (true, 0) => v1::AgentState::Drained,
             (true, _) => v1::AgentState::Draining,

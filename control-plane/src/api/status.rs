@@ -173,6 +173,7 @@ pub(super) fn enroll(error: EnrollError) -> Status {
         EnrollError::Token(_) => status(Code::Unauthenticated, "JOIN_TOKEN_REFUSED", message),
         EnrollError::Name(_) => status(Code::PermissionDenied, "AGENT_NAME_REFUSED", message),
         EnrollError::NameTaken(_) => status(Code::AlreadyExists, "AGENT_EXISTS", message),
+        EnrollError::Evicted(_) => status(Code::PermissionDenied, "AGENT_EVICTED", message),
         EnrollError::Ca(error) => ca(error),
     }
 }

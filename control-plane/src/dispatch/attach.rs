@@ -30,6 +30,9 @@ pub enum AttachError {
     /// The agent was removed since it enrolled.
     #[error("{0} is not enrolled here: enroll it again with a new join token")]
     Unknown(AgentName),
+    /// The agent was taken out for good.
+    #[error("{0} was evicted: enroll under another name with a new join token")]
+    Evicted(AgentName),
     /// The store does not answer.
     #[error(transparent)]
     Store(StoreError),
@@ -93,6 +96,9 @@ impl Attach {
             Err(StoreError::NotFound(_)) => return Err(AttachError::Unknown(agent.clone())),
             known => known.map_err(AttachError::Store)?,
         };
+        if known.evicted_at.is_some() {
+            return Err(AttachError::Evicted(agent.clone()));
+        }
         let version: String = greeting.version.chars().take(64).collect();
         let seen = self.store.agent_seen(agent, Some(version), None, now).await;
         seen.map_err(AttachError::Store)?;
@@ -117,9 +123,14 @@ impl Attach {
             self.wake.due(destination, now);
         }
         self.sessions.add(Arc::clone(&session));
-        // It may have been drained or resumed before it was known here.
+        // It may have been drained, resumed or evicted before it was known here.
         let known = self.store.agent(agent).await;
-        session.set_draining(known.map_err(AttachError::Store)?.draining);
+        let known = known.map_err(AttachError::Store)?;
+        if known.evicted_at.is_some() {
+            self.sessions.remove(&session);
+            return Err(AttachError::Evicted(agent.clone()));
+        }
+        session.set_draining(known.draining);
         self.wake.poke();
         Ok((session, lanes))
     }
@@ -140,6 +151,25 @@ impl Attach {
         self.wake.poke();
         tracing::info!(%agent, draining, "an operator drains or resumes an agent");
         Ok(changed)
+    }
+
+    /// Takes an agent out for good, connected or not. What it had in hand goes to others.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn evict(&self, agent: &AgentName) -> Result<Agent, StoreError> {
+        let now = self.clock.now();
+        let (evicted, released) = self.store.evict_agent(agent, now).await?;
+        // After it is stored: it can't come back in between.
+        if let Some(session) = self.sessions.get(agent) {
+            self.sessions.remove(&session);
+        }
+        for destination in released {
+            self.wake.lease_ended(destination, Ended::one());
+            self.wake.due(destination, now);
+        }
+        tracing::warn!(%agent, "an operator evicts an agent");
+        Ok(evicted)
     }
 
     async fn send_what_differs(&self, session: &Session, held: Vec<HeldBundle>) {

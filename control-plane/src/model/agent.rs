@@ -67,6 +67,8 @@ pub struct Agent {
     pub identity_not_after: Timestamp,
     /// An operator drains it: it gets no jobs.
     pub draining: bool,
+    /// Since when it is taken out for good.
+    pub evicted_at: Option<Timestamp>,
 }
 
 /// What became of a bundle at an agent.

@@ -435,6 +435,12 @@ pub trait AgentStore: Send + Sync {
     ) -> Result<()>;
     /// Drains an agent or resumes it.
     async fn set_agent_draining(&self, name: &AgentName, draining: bool) -> Result<Agent>;
+    /// Takes an agent out for good and ends its leases. Answers with the destination of each that ended.
+    async fn evict_agent(
+        &self,
+        name: &AgentName,
+        now: Timestamp,
+    ) -> Result<(Agent, Vec<DestinationKey>)>;
     /// How many leases an agent has.
     async fn leases_of(&self, name: &AgentName) -> Result<usize>;
     /// Records an agent's word on a bundle; an older generation's never replaces a newer one's.

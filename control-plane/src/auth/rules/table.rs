@@ -111,6 +111,11 @@ pub const TABLE: &[Rule] = &[
         OPERATE,
         Needs::AllAccounts,
     ),
+    rule(
+        "AgentAdministrationService/EvictAgent",
+        OPERATE,
+        Needs::AllAccounts,
+    ),
     rule("AlertService/ListAlerts", OVERSEE, Needs::Shown),
     rule("AlertService/WatchAlerts", OVERSEE, Needs::Shown),
     rule("AlertService/AcknowledgeAlert", OPERATE, Needs::AllAccounts),

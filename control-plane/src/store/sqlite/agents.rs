@@ -1,5 +1,7 @@
 //! Join tokens, agents, and what they hold.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use countersign_shared::{
     name::{AgentName, DestinationName, Id, JoinTokenName},
@@ -8,7 +10,7 @@ use countersign_shared::{
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    SqliteStore,
+    SqliteStore, leases,
     rows::{
         Column, agent_key, all, destination_keys, execute, get, get_optional, limit, one, page,
         signed,
@@ -16,7 +18,8 @@ use super::{
 };
 use crate::{
     model::{
-        Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse, Page,
+        Agent, BundleAcknowledgement, BundleStatus, DestinationKey, Enrollment, JoinToken,
+        JoinTokenUse, Page,
     },
     store::{AgentStore, Result, StoreError},
 };
@@ -120,6 +123,22 @@ impl AgentStore for SqliteStore {
             let update = "UPDATE agents SET draining = ? WHERE id = ?";
             execute(connection, update, params![draining, name.id().as_str()])?;
             read_agent(connection, &name)
+        })
+        .await
+    }
+
+    async fn evict_agent(
+        &self,
+        name: &AgentName,
+        now: Timestamp,
+    ) -> Result<(Agent, Vec<DestinationKey>)> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let update = "UPDATE agents SET evicted_at = coalesce(evicted_at, ?) WHERE id = ?";
+            execute(connection, update, params![Column(now), name.id().as_str()])?;
+            let none = HashSet::new();
+            let released = leases::release_all_but(connection, &name, &none, now)?;
+            Ok((read_agent(connection, &name)?, released))
         })
         .await
     }
@@ -241,6 +260,7 @@ fn agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
         last_seen_at: get(row, "last_seen_at")?,
         identity_not_after: get(row, "identity_not_after")?,
         draining: row.get("draining")?,
+        evicted_at: get_optional(row, "evicted_at")?,
     })
 }
 

@@ -256,7 +256,8 @@ CREATE TABLE agents (
     last_seen_at       INTEGER NOT NULL,
     identity_not_after INTEGER NOT NULL,
     public_key_sha256  BLOB NOT NULL,
-    draining           INTEGER NOT NULL DEFAULT 0
+    draining           INTEGER NOT NULL DEFAULT 0,
+    evicted_at         INTEGER
 ) STRICT;
 
 CREATE TABLE bundle_acknowledgements (
