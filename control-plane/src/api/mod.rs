@@ -21,6 +21,7 @@ mod page;
 mod recorder;
 mod rotation_wire;
 mod status;
+mod submission_stream;
 mod violations;
 
 pub use access::AccessApi;
