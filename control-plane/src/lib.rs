@@ -6,17 +6,18 @@
 //!
 //! 1. `model`
 //! 2. `config`, `metrics`
-//! 3. `kek`, `signals`, `store`
-//! 4. `auth`, `vault`
-//! 5. `bundles`, `ca`, `deliveries`
-//! 6. `crl`, `issuing`
-//! 7. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
-//! 8. `rotation`
-//! 9. `dispatch`
-//! 10. `api`
-//! 11. `listen`
-//! 12. `app`
-//! 13. `command`
+//! 3. `pkcs11`, `signals`, `store`
+//! 4. `auth`, `kek`
+//! 5. `vault`
+//! 6. `bundles`, `ca`, `deliveries`
+//! 7. `crl`, `issuing`
+//! 8. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
+//! 9. `rotation`
+//! 10. `dispatch`
+//! 11. `api`
+//! 12. `listen`
+//! 13. `app`
+//! 14. `command`
 
 pub mod accounts;
 pub mod agents;
@@ -39,6 +40,7 @@ pub mod kek;
 pub mod listen;
 pub mod metrics;
 pub mod model;
+pub mod pkcs11;
 pub mod rotation;
 pub mod signals;
 pub mod store;

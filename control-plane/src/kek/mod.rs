@@ -2,12 +2,16 @@
 //! sees it.
 
 mod file;
+mod pkcs11;
 
 use async_trait::async_trait;
 use countersign_shared::{seal::SealError, secret::SecretBytes};
 use thiserror::Error;
 
 pub use file::FileKek;
+pub use pkcs11::Pkcs11Kek;
+
+use crate::pkcs11::TokenError;
 
 /// Why a key could not be wrapped or unwrapped.
 #[derive(Debug, Error)]
@@ -44,6 +48,9 @@ pub enum KekError {
     /// The file can't be read or written.
     #[error("{0}")]
     Io(String),
+    /// The key is in a token that can not be used.
+    #[error("key-encryption key: {0}")]
+    Token(#[from] TokenError),
     /// What should be unwrapped was not wrapped with this key, or not for this purpose.
     #[error("a data key does not unwrap: {0}")]
     Seal(#[from] SealError),

@@ -9,6 +9,7 @@ mod delivery;
 mod policy;
 mod rotation;
 mod tenant;
+mod token;
 
 pub use access::{ApiKey, ApiKeyHash, ClientIdentity, ClientRule, Role, Scope};
 pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
@@ -34,6 +35,7 @@ pub use tenant::{
     Account, Destination, DestinationConfig, DestinationKey, DestinationState, OrderingFailure,
     SignatureSchemes, SigningSecret, TrustModel,
 };
+pub use token::TokenKey;
 
 use countersign_shared::digest::sha256;
 
