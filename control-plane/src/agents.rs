@@ -263,7 +263,14 @@ mod tests {
         let (_, scope) = vault.new_scope(INSTALLATION).await.unwrap();
         let serials: [Serial; 3] = std::array::from_fn(|_| Serial::from_random(random::bytes()));
         let now = clock.now();
-        let root = ca::new_root("test", KeyAlgorithm::EcdsaP256, &scope, serials[0], now).unwrap();
+        let root = ca::new_root(
+            "test",
+            ca::RootKey::Stored(KeyAlgorithm::EcdsaP256),
+            &scope,
+            serials[0],
+            now,
+        )
+        .unwrap();
         let serials = [serials[1], serials[2]];
         let authority = ca::new_agents_authority("test", &root, &scope, serials, now).unwrap();
         let agents = Agents {

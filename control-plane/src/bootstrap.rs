@@ -9,16 +9,23 @@ use std::{
 };
 
 use countersign_shared::{
-    digest::hex, files, name::Id, random, secret::SecretText, tasks::Tasks, time::Clock,
+    digest::hex,
+    files,
+    name::Id,
+    random,
+    secret::SecretText,
+    tasks::{self, Tasks},
+    time::Clock,
 };
 use thiserror::Error;
 
 use crate::{
     auth::{self, KeyRequest},
-    ca::{self, CaError, SigningAuthority, pem},
+    ca::{self, CaError, RootKey, SigningAuthority, pem},
     config::Config,
     kek::{FileKek, KekError, KekProvider as _},
-    model::{AuthorityOwner, KeyAlgorithm, Serial},
+    model::{AuthorityOwner, Serial},
+    pkcs11::{TokenError, TokenSigner},
     store::{Installation, InstallationFacts, Store, StoreError, sqlite::SqliteStore},
     vault::{INSTALLATION, Vault, VaultError},
 };
@@ -35,6 +42,9 @@ pub enum StartError {
     /// The KEK is missing, wrong or unreadable.
     #[error(transparent)]
     Kek(#[from] KekError),
+    /// The root's key can't be used.
+    #[error("the root's key: {0}")]
+    Token(#[from] TokenError),
     /// The store can't be used.
     #[error("store: {0}")]
     Store(#[from] StoreError),
@@ -95,13 +105,17 @@ pub async fn open(
     let store = SqliteStore::open(&store_path, tasks)?;
     let vault = Arc::new(Vault::new(kek.clone()));
     let store: Arc<dyn Store> = Arc::new(store);
+    let token = root_token(config).await?;
     let first_key = match facts {
         Some(_) => None,
         None => {
             let now = clock.now();
             let key = auth::generate(KeyRequest::administrator(), now);
             hand_over(admin_key_file, &key.1)?;
-            let root_key = config.root_key;
+            let root_key = match &token {
+                Some(signer) => RootKey::Token(Arc::clone(signer)),
+                None => RootKey::Stored(config.root_key),
+            };
             install(store.as_ref(), &vault, (kek.id(), root_key), key.0, now).await?;
             admin_key_file.is_none().then_some(key.1)
         }
@@ -112,8 +126,10 @@ pub async fn open(
             .map(Arc::new)
             .ok_or(StartError::NoAuthority(owner))
     };
+    let root = SigningAuthority::root(store.as_ref(), &vault, token).await?;
+    let root = root.map(Arc::new);
     let (root, agents, server) = (
-        open(AuthorityOwner::Root).await?,
+        root.ok_or(StartError::NoAuthority(AuthorityOwner::Root))?,
         open(AuthorityOwner::Agents).await?,
         open(AuthorityOwner::Server).await?,
     );
@@ -159,6 +175,17 @@ fn right_kek(config: &Config, facts: Option<&InstallationFacts>) -> Result<FileK
     }
 }
 
+/// The root's key in its token, if that is where it is.
+async fn root_token(config: &Config) -> Result<Option<Arc<TokenSigner>>, StartError> {
+    let Some(settings) = config.root_token.clone() else {
+        return Ok(None);
+    };
+    let opened = tasks::blocking(move || TokenSigner::open(settings)).await;
+    let ended = |error| TokenError::Failed(format!("the call to the token ended: {error}"));
+    let signer = opened.map_err(ended)??;
+    Ok(Some(Arc::new(signer)))
+}
+
 /// To its file before the installation exists: a crash in between costs a file, not the only key.
 fn hand_over(file: Option<&Path>, key: &SecretText) -> Result<(), StartError> {
     let Some(file) = file else {
@@ -172,7 +199,7 @@ fn hand_over(file: Option<&Path>, key: &SecretText) -> Result<(), StartError> {
 async fn install(
     store: &dyn Store,
     vault: &Vault,
-    (kek_id, root_key): (&str, KeyAlgorithm),
+    (kek_id, root_key): (&str, RootKey),
     api_key: crate::model::ApiKey,
     now: countersign_shared::time::Timestamp,
 ) -> Result<(), StartError> {
@@ -204,7 +231,10 @@ mod tests {
     use toml::Value;
 
     use super::*;
-    use crate::auth::ApiKeys;
+    use crate::{
+        auth::ApiKeys,
+        pkcs11::testing::{in_a_process_of_its_own, log_out, make_token, settings},
+    };
 
     fn config(folder: &Path) -> Config {
         let folder = folder.join("data").display().to_string();
@@ -312,5 +342,80 @@ mod tests {
 
         std::fs::rename(&own, &config.kek_file).unwrap();
         assert!(start(&config).await.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_root_whose_key_is_in_a_token_signs_there_and_nowhere_else() {
+        in_a_process_of_its_own("bootstrap::tests::root_in_a_token");
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in a process of its own"]
+    async fn root_in_a_token() {
+        let module = make_token(&[], &["root", "other"]);
+        let folder = tempfile::tempdir().unwrap();
+        let stored = config(folder.path());
+        let config = Config {
+            root_token: Some(settings("root")),
+            ..stored.clone()
+        };
+        start(&config).await.unwrap();
+        let (tasks, _failures) = Tasks::new();
+        let opened = open(&config, None, &SystemClock, &tasks).await.unwrap();
+        log_out(&module);
+        let account = "accounts/acme".parse().unwrap();
+        let (_, scope) = opened.vault.new_scope("accounts/acme").await.unwrap();
+        let now = SystemClock.now();
+        let first = ca::NewGeneration::FIRST;
+        let store = opened.store.as_ref();
+        let made = ca::new_account_authority(&account, first, &opened.root, &scope, store, now);
+        // Making it includes the check that the root's key signed it.
+        assert!(made.await.unwrap().provenance.is_some());
+        drop(opened);
+        tasks
+            .stop(std::time::Duration::from_secs(10))
+            .await
+            .unwrap();
+
+        let before = contents(&config.data_dir);
+        let without = start(&stored).await.unwrap_err().to_string();
+        assert!(
+            without.contains("configure certificates.root_token"),
+            "{without}"
+        );
+        let other = Config {
+            root_token: Some(settings("other")),
+            ..stored.clone()
+        };
+        let other = start(&other).await.unwrap_err().to_string();
+        assert!(other.contains("is not the key of"), "{other}");
+        let away = Config {
+            root_token: Some(settings("gone")),
+            ..stored
+        };
+        let away = start(&away).await.unwrap_err().to_string();
+        assert!(away.contains("pkcs11-tool"), "{away}");
+        assert_eq!(contents(&config.data_dir), before);
+        start(&config).await.unwrap();
+    }
+
+    #[test]
+    fn a_root_does_not_move_into_a_token_later() {
+        in_a_process_of_its_own("bootstrap::tests::root_stays");
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in a process of its own"]
+    async fn root_stays() {
+        make_token(&[], &["root"]);
+        let folder = tempfile::tempdir().unwrap();
+        let stored = config(folder.path());
+        start(&stored).await.unwrap();
+        let moved = Config {
+            root_token: Some(settings("root")),
+            ..stored
+        };
+        let error = start(&moved).await.unwrap_err().to_string();
+        assert!(error.contains("at the first start only"), "{error}");
     }
 }

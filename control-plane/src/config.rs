@@ -9,7 +9,7 @@ use countersign_shared::{
 };
 use toml::Value;
 
-use crate::model::{ClientRule, KeyAlgorithm, Role, Scope};
+use crate::model::{ClientRule, KeyAlgorithm, Role, Scope, TokenKey};
 
 /// Life of a client certificate unless something else is configured: 90 days.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -45,6 +45,8 @@ pub struct Config {
     pub kek_file: PathBuf,
     /// The kind of key that the internal root gets at the first start.
     pub root_key: KeyAlgorithm,
+    /// Where the internal root's key is, if it is in a token.
+    pub root_token: Option<TokenKey>,
     /// How long client certificates of ours are valid.
     pub client_life: Duration,
     /// How long the client certificate before is kept after it was replaced.
@@ -153,6 +155,7 @@ impl Config {
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
         let keep = keep(&mut reader);
         let root_key = root_key(&mut reader);
+        let root_token = token_key(&mut reader, ROOT_TOKEN);
         let (client_life, client_grace) = client_certificates(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
         let access = access(&mut reader);
@@ -167,6 +170,7 @@ impl Config {
                 trust_domain,
                 delivery_domain,
                 root_key,
+                root_token,
                 client_life,
                 client_grace,
                 listen,
@@ -277,6 +281,40 @@ fn root_key(reader: &mut Reader) -> KeyAlgorithm {
             KeyAlgorithm::EcdsaP256
         }
     }
+}
+
+/// The settings of a key in a token.
+const ROOT_TOKEN: [&str; 4] = [
+    "certificates.root_token.module",
+    "certificates.root_token.token",
+    "certificates.root_token.key",
+    "certificates.root_token.pin_file",
+];
+
+/// A key in a token: all of its settings or none.
+fn token_key(
+    reader: &mut Reader,
+    [module, token, key, pin_file]: [&'static str; 4],
+) -> Option<TokenKey> {
+    let given = (
+        reader.path(module),
+        reader.text(token),
+        reader.text(key),
+        reader.path(pin_file),
+    );
+    if let (None, None, None, None) = given {
+        return None;
+    }
+    let module = reader.required(module, given.0);
+    let token = reader.required(token, given.1);
+    let key = reader.required(key, given.2);
+    let pin_file = reader.required(pin_file, given.3);
+    Some(TokenKey {
+        module: module?,
+        token: token?,
+        key: key?,
+        pin_file: pin_file?,
+    })
 }
 
 /// How long client certificates are valid, and how long each is kept after it was replaced.
@@ -489,6 +527,23 @@ mod tests {
             let text = whole.replace("['all']", accounts);
             assert!(read(&text).is_err(), "{accounts}");
         }
+    }
+
+    #[test]
+    fn a_key_in_a_token_is_described_whole_or_not_at_all() {
+        let read = |text: &str| Config::read("c.toml", &format!("data_dir = '/d'\n{text}"), vec![]);
+        let whole = "
+            [certificates.root_token]
+            module = '/usr/lib/softhsm/libsofthsm2.so'
+            token = 'bank'
+            key = 'root'
+            pin_file = '/etc/countersign/pin'
+        ";
+        let token = read(whole).unwrap().root_token.unwrap();
+        assert_eq!((token.token.as_str(), token.key.as_str()), ("bank", "root"));
+        assert_eq!(read("").unwrap().root_token, None);
+        let part = read("certificates.root_token.key = 'root'").unwrap_err();
+        assert_eq!(part.list.len(), 3, "{part}");
     }
 
     #[test]

@@ -129,6 +129,7 @@ pub(super) fn ca(error: CaError) -> Status {
             "SIGNING_REQUEST_INVALID",
             error.to_string(),
         ),
+        CaError::TokenAway => status(Code::Unavailable, "TOKEN_UNAVAILABLE", error.to_string()),
         other => internal(&other),
     }
 }

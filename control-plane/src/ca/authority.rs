@@ -1,12 +1,15 @@
 //! An authority that can sign: its certificate, and its key opened for as long as this lives.
 
-use countersign_shared::{random, secret::SecretBytes, time::Timestamp};
-use rcgen::{Issuer, KeyPair, PublicKeyData};
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::sync::Arc;
 
-use super::{CaError, check, profile::Contents};
+use countersign_shared::{random, secret::SecretBytes, time::Timestamp};
+use rcgen::{Issuer, PublicKeyData};
+use rustls_pki_types::CertificateDer;
+
+use super::{AuthorityKey, CaError, check, profile::Contents};
 use crate::{
     model::{Authority, AuthorityOwner, AuthorityState, Serial},
+    pkcs11::TokenSigner,
     store::{CertificateStore, InstallationStore, Store},
     vault::{INSTALLATION, Record, Vault},
 };
@@ -16,7 +19,7 @@ use crate::{
 pub struct SigningAuthority {
     /// What is stored of it.
     pub authority: Authority,
-    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, AuthorityKey>,
 }
 
 impl SigningAuthority {
@@ -29,14 +32,31 @@ impl SigningAuthority {
         store: &dyn InstallationStore,
         vault: &Vault,
     ) -> Result<Self, CaError> {
-        let scope = match &authority.owner {
-            AuthorityOwner::Account(account) => account.to_string(),
-            _ => INSTALLATION.to_owned(),
+        let secret = secret(&authority, store, vault).await?;
+        let key = AuthorityKey::held(&authority, &secret)?;
+        Self::with_key(authority, key)
+    }
+
+    /// The root, opened; `None` when there is none. `token` is the key in a token if that is where it
+    /// has to be.
+    ///
+    /// # Errors
+    /// [`CaError`]; [`CaError::InToken`], [`CaError::NotInToken`] and [`CaError::OtherKey`] when the
+    /// key is elsewhere.
+    pub async fn root(
+        store: &dyn Store,
+        vault: &Vault,
+        token: Option<Arc<TokenSigner>>,
+    ) -> Result<Option<Self>, CaError> {
+        let Some(newest) = store.authorities(&AuthorityOwner::Root).await?.pop() else {
+            return Ok(None);
         };
-        let scope = vault.scope(store, &scope).await?;
-        let record = Record::AuthorityKey(&authority.owner, authority.generation);
-        let key = scope.open(&authority.sealed_key, &record)?;
-        Self::from_parts(authority, &key)
+        let Some(signer) = token else {
+            return Ok(Some(Self::open(newest, store, vault).await?));
+        };
+        let secret = secret(&newest, store, vault).await?;
+        let key = AuthorityKey::in_token(&newest, &secret, signer)?;
+        Ok(Some(Self::with_key(newest, key)?))
     }
 
     /// The newest generation of `owner`, opened; `None` when there is none.
@@ -88,10 +108,7 @@ impl SigningAuthority {
         Ok(Some(Self::open(found, store, vault).await?))
     }
 
-    pub(super) fn from_parts(authority: Authority, key: &SecretBytes) -> Result<Self, CaError> {
-        let key = PrivatePkcs8KeyDer::from(key.expose());
-        // P-256 or P-384: the key itself says which.
-        let key = KeyPair::try_from(&key)?;
+    pub(super) fn with_key(authority: Authority, key: AuthorityKey) -> Result<Self, CaError> {
         let anchor = CertificateDer::from(authority.anchor.as_slice());
         let issuer = Issuer::from_ca_cert_der(&anchor, key)?;
         Ok(Self { authority, issuer })
@@ -108,6 +125,21 @@ impl SigningAuthority {
         check::certificate(signed.der(), contents, &public_key, &self.authority.anchor)?;
         Ok(signed.der().to_vec())
     }
+}
+
+/// What is stored as an authority's key.
+async fn secret(
+    authority: &Authority,
+    store: &dyn InstallationStore,
+    vault: &Vault,
+) -> Result<SecretBytes, CaError> {
+    let scope = match &authority.owner {
+        AuthorityOwner::Account(account) => account.to_string(),
+        _ => INSTALLATION.to_owned(),
+    };
+    let scope = vault.scope(store, &scope).await?;
+    let record = Record::AuthorityKey(&authority.owner, authority.generation);
+    Ok(scope.open(&authority.sealed_key, &record)?)
 }
 
 /// Makes serial numbers and records them: no number is signed that is not on record.

@@ -1,13 +1,13 @@
 //! Making authorities: the root, the agents', the server's, the shared one, and one for each account;
 //! of the latter two, generation after generation.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{name::AccountName, time::Timestamp};
-use rcgen::{KeyPair, PublicKeyData as _};
+use rcgen::PublicKeyData as _;
 
 use super::{
-    CaError, SigningAuthority,
+    AuthorityKey, CaError, SigningAuthority,
     authority::new_serials,
     check,
     keys::new_ecdsa_key,
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     model::{Authority, AuthorityOwner, AuthorityState, KeyAlgorithm, Serial},
+    pkcs11::{Curve, TokenSigner},
     store::Store,
     vault::{Record, ScopeKey},
 };
@@ -64,17 +65,36 @@ struct Serials {
     cross: Serial,
 }
 
-/// The internal root of an installation, with an ECDSA key.
+/// Where a root's key comes from.
+#[derive(Debug, Clone)]
+pub enum RootKey {
+    /// It is made here, and kept sealed in the store: an ECDSA key.
+    Stored(KeyAlgorithm),
+    /// It is in a token and stays there.
+    Token(Arc<TokenSigner>),
+}
+
+/// The internal root of an installation.
 ///
 /// # Errors
 /// [`CaError`]; [`CaError::KeyGeneration`] for an RSA key.
 pub fn new_root(
     installation: &str,
-    key_algorithm: KeyAlgorithm,
+    key: RootKey,
     scope: &ScopeKey,
     serial: Serial,
     now: Timestamp,
 ) -> Result<SigningAuthority, CaError> {
+    let (key_algorithm, key) = match key {
+        RootKey::Stored(algorithm) => (algorithm, stored_key(algorithm)?),
+        RootKey::Token(signer) => {
+            let algorithm = match signer.curve() {
+                Curve::P256 => KeyAlgorithm::EcdsaP256,
+                Curve::P384 => KeyAlgorithm::EcdsaP384,
+            };
+            (algorithm, AuthorityKey::Token(signer))
+        }
+    };
     let plan = Plan {
         owner: AuthorityOwner::Root,
         generation: NewGeneration::FIRST,
@@ -84,7 +104,7 @@ pub fn new_root(
         life: ROOT_LIFE,
         root: None,
     };
-    make(&plan, scope, &Serials::alone(serial), now)
+    make(&plan, key, scope, &Serials::alone(serial), now)
 }
 
 /// The authority of the control plane's own server certificate. Nothing vouches for it and it vouches
@@ -107,7 +127,8 @@ pub fn new_server_authority(
         life: AUTHORITY_LIFE,
         root: None,
     };
-    make(&plan, scope, &Serials::alone(serial), now)
+    let key = stored_key(plan.key_algorithm)?;
+    make(&plan, key, scope, &Serials::alone(serial), now)
 }
 
 /// The authority of agents' identities, apart from every delivery CA.
@@ -134,7 +155,8 @@ pub fn new_agents_authority(
         provenance,
         ..Serials::alone(anchor)
     };
-    make(&plan, scope, &serials, now)
+    let key = stored_key(plan.key_algorithm)?;
+    make(&plan, key, scope, &serials, now)
 }
 
 impl Serials {
@@ -237,16 +259,21 @@ async fn make_delivery(
         provenance,
         cross,
     };
-    Ok(make(plan, scope, &serials, now)?.authority)
+    let key = stored_key(plan.key_algorithm)?;
+    Ok(make(plan, key, scope, &serials, now)?.authority)
+}
+
+fn stored_key(algorithm: KeyAlgorithm) -> Result<AuthorityKey, CaError> {
+    Ok(AuthorityKey::Held(new_ecdsa_key(algorithm)?.0))
 }
 
 fn make(
     plan: &Plan<'_>,
+    key: AuthorityKey,
     scope: &ScopeKey,
     serials: &Serials,
     now: Timestamp,
 ) -> Result<SigningAuthority, CaError> {
-    let (key, secret) = new_ecdsa_key(plan.key_algorithm)?;
     let anchor = plan.contents(plan.path_length, serials.anchor, now);
     let validity = anchor.validity;
     let anchor = self_sign(&anchor, &key)?;
@@ -267,11 +294,11 @@ fn make(
         provenance: provenance.transpose()?,
         cross: cross.transpose()?,
         state: plan.generation.state,
-        sealed_key: scope.seal(&secret, &record)?,
+        sealed_key: scope.seal(&key.secret(), &record)?,
         not_before: validity.not_before,
         not_after: validity.not_after,
     };
-    SigningAuthority::from_parts(authority, &secret)
+    SigningAuthority::with_key(authority, key)
 }
 
 impl Plan<'_> {
@@ -289,7 +316,7 @@ impl Plan<'_> {
     }
 }
 
-fn self_sign(contents: &Contents, key: &KeyPair) -> Result<Vec<u8>, CaError> {
+fn self_sign(contents: &Contents, key: &AuthorityKey) -> Result<Vec<u8>, CaError> {
     let signed = contents.params()?.self_signed(key)?;
     let public_key = key.subject_public_key_info();
     check::certificate(signed.der(), contents, &public_key, signed.der())?;
@@ -300,7 +327,7 @@ fn self_sign(contents: &Contents, key: &KeyPair) -> Result<Vec<u8>, CaError> {
 fn vouch(
     mut contents: Contents,
     authority: &SigningAuthority,
-    key: &KeyPair,
+    key: &AuthorityKey,
 ) -> Result<Vec<u8>, CaError> {
     contents.validity = contents.validity.until(authority.authority.not_after);
     authority.sign(&contents, key)

@@ -19,6 +19,7 @@ mod names;
 mod profile;
 mod request;
 mod revocation_list;
+mod signing_key;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,14 +33,15 @@ pub use customer::{
     MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request, request_key,
 };
 pub use hierarchy::{
-    NewGeneration, new_account_authority, new_agents_authority, new_root, new_server_authority,
-    new_shared_authority,
+    NewGeneration, RootKey, new_account_authority, new_agents_authority, new_root,
+    new_server_authority, new_shared_authority,
 };
 pub use issue::{NewClient, issue_agent_identity, issue_client, issue_server};
 pub use names::{ClientNames, identity_of};
 pub use profile::{CLIENT_LIFE, IDENTITY_LIFE, SERVER_LIFE};
 pub use request::{SigningRequest, parse_request};
 pub use revocation_list::{CRL_LIFE, sign_crl};
+pub use signing_key::AuthorityKey;
 
 use crate::{model::AuthorityOwner, store::StoreError, vault::VaultError};
 
@@ -81,7 +83,31 @@ pub enum CaError {
     Vault(#[from] VaultError),
     /// Signing itself failed.
     #[error("signing failed: {0}")]
-    Sign(#[from] rcgen::Error),
+    Sign(rcgen::Error),
+    /// The token that holds an authority's key did not sign.
+    #[error(
+        "the token that holds the authority's key does not sign now: the log has the reason; try again \
+         when the token is back"
+    )]
+    TokenAway,
+    /// The key is in a token, and nobody said in which.
+    #[error(
+        "the key of the authority '{0}' is in a token: configure certificates.root_token as when the \
+         installation was made"
+    )]
+    InToken(AuthorityOwner),
+    /// A token is configured for a key that is not in it.
+    #[error(
+        "the key of the authority '{0}' is in the store, not in a token: a root gets its key in a token \
+         at the first start only; take certificates.root_token away"
+    )]
+    NotInToken(AuthorityOwner),
+    /// The token has another key.
+    #[error(
+        "the key in the token is not the key of the authority '{0}': check certificates.root_token. \
+         Nothing was changed"
+    )]
+    OtherKey(AuthorityOwner),
     /// What was signed is not what its profile says; it was thrown away.
     #[error("what was signed does not match its profile: {0}")]
     Profile(&'static str),
@@ -100,6 +126,15 @@ pub enum CaError {
     /// The signing request is not acceptable.
     #[error("certificate signing request: {0}")]
     Request(&'static str),
+}
+
+impl From<rcgen::Error> for CaError {
+    fn from(error: rcgen::Error) -> Self {
+        match error {
+            rcgen::Error::RemoteKeyError => Self::TokenAway,
+            other => Self::Sign(other),
+        }
+    }
 }
 
 impl From<SealError> for CaError {

@@ -46,8 +46,14 @@ impl World {
         let (data_key, scope) = vault.new_scope(INSTALLATION).await.unwrap();
         let serial = Serial::from_random(random::bytes());
         store.record_serials(vec![serial], NOW).await.unwrap();
-        let root =
-            super::new_root("0a1b2c3d", KeyAlgorithm::EcdsaP384, &scope, serial, NOW).unwrap();
+        let root = super::new_root(
+            "0a1b2c3d",
+            super::RootKey::Stored(KeyAlgorithm::EcdsaP384),
+            &scope,
+            serial,
+            NOW,
+        )
+        .unwrap();
         Self {
             store,
             scope,
@@ -87,7 +93,8 @@ impl World {
     pub(super) fn opened(&self, authority: Authority) -> SigningAuthority {
         let record = crate::vault::Record::AuthorityKey(&authority.owner, authority.generation);
         let key = self.scope.open(&authority.sealed_key, &record).unwrap();
-        SigningAuthority::from_parts(authority, &key).unwrap()
+        let key = super::AuthorityKey::held(&authority, &key).unwrap();
+        SigningAuthority::with_key(authority, key).unwrap()
     }
 
     /// A client certificate of `accounts/acme/destinations/orders`.

@@ -42,7 +42,14 @@ impl World {
         let name = countersign_shared::name::AccountName::from(Id::chosen("acme").unwrap());
         let (data_key, scope) = vault.new_scope(&name.to_string()).await.unwrap();
         let serial = Serial::from_random(random::bytes());
-        let root = ca::new_root("test", KeyAlgorithm::EcdsaP256, &scope, serial, NOW).unwrap();
+        let root = ca::new_root(
+            "test",
+            ca::RootKey::Stored(KeyAlgorithm::EcdsaP256),
+            &scope,
+            serial,
+            NOW,
+        )
+        .unwrap();
         let first = NewGeneration {
             state,
             ..NewGeneration::FIRST
