@@ -23,10 +23,10 @@ use crate::{
     auth::{self, KeyRequest},
     ca::{self, CaError, RootKey, SigningAuthority, pem},
     config::Config,
-    kek::{FileKek, KekError, KekProvider as _},
+    kek::{self, KekError},
     model::{AuthorityOwner, Serial},
     pkcs11::{TokenError, TokenSigner},
-    store::{Installation, InstallationFacts, Store, StoreError, sqlite::SqliteStore},
+    store::{Installation, Store, StoreError, sqlite::SqliteStore},
     vault::{INSTALLATION, Vault, VaultError},
 };
 
@@ -95,17 +95,14 @@ pub async fn open(
     files::private_directory(folder).map_err(failed)?;
     let lock = lock(folder)?;
     let store_path = folder.join("store.sqlite");
-    let kek = FileKek::read(&config.kek_file)?;
-    if kek.is_none() && !store_path.exists() {
-        FileKek::create(&config.kek_file)?;
-    }
     // Opening for writing changes the files of a store whose process was killed.
     let facts = SqliteStore::look(&store_path)?;
-    let kek = Arc::new(right_kek(config, facts.as_ref())?);
+    let needed = facts.as_ref().map(|facts| facts.kek_id.as_str());
+    let kek = kek::open(&config.kek, needed).await?;
+    let token = root_token(config).await?;
     let store = SqliteStore::open(&store_path, tasks)?;
     let vault = Arc::new(Vault::new(kek.clone()));
     let store: Arc<dyn Store> = Arc::new(store);
-    let token = root_token(config).await?;
     let first_key = match facts {
         Some(_) => None,
         None => {
@@ -155,23 +152,6 @@ fn lock(folder: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
-}
-
-/// The KEK from its file, if it is the one that the store was sealed with.
-fn right_kek(config: &Config, facts: Option<&InstallationFacts>) -> Result<FileKek, KekError> {
-    let path = config.kek_file.display().to_string();
-    let needed = facts.map_or_else(|| "any".to_owned(), |facts| facts.kek_id.clone());
-    let Some(kek) = FileKek::read(&config.kek_file)? else {
-        return Err(KekError::Missing { path, needed });
-    };
-    match facts {
-        Some(facts) if facts.kek_id != kek.id() => Err(KekError::Wrong {
-            path,
-            found: kek.id().to_owned(),
-            needed,
-        }),
-        _ => Ok(kek),
     }
 }
 
@@ -233,12 +213,21 @@ mod tests {
     use super::*;
     use crate::{
         auth::ApiKeys,
+        kek::FileKek,
+        model::KekSource,
         pkcs11::testing::{in_a_process_of_its_own, log_out, make_token, settings},
     };
 
     fn config(folder: &Path) -> Config {
         let folder = folder.join("data").display().to_string();
         Config::read("test", "", vec![("data_dir", Value::String(folder))]).unwrap()
+    }
+
+    fn kek_file(config: &Config) -> &Path {
+        match &config.kek {
+            KekSource::File(path) => path,
+            other => panic!("{other}"),
+        }
     }
 
     /// Opens and closes; the store's threads have ended when this returns.
@@ -288,19 +277,19 @@ mod tests {
         let config = config(folder.path());
         start(&config).await.unwrap();
         let saved = folder.path().join("saved");
-        std::fs::rename(&config.kek_file, &saved).unwrap();
+        std::fs::rename(kek_file(&config), &saved).unwrap();
         let before = contents(&config.data_dir);
         let missing = start(&config).await.unwrap_err().to_string();
         assert!(missing.contains("is missing"), "{missing}");
         assert_eq!(contents(&config.data_dir), before);
 
-        FileKek::create(&config.kek_file).unwrap();
+        FileKek::create(kek_file(&config)).unwrap();
         let before = contents(&config.data_dir);
         let wrong = start(&config).await.unwrap_err().to_string();
         assert!(wrong.contains("was sealed with KEK"), "{wrong}");
         assert_eq!(contents(&config.data_dir), before);
 
-        std::fs::rename(&saved, &config.kek_file).unwrap();
+        std::fs::rename(&saved, kek_file(&config)).unwrap();
         assert!(start(&config).await.unwrap().is_none());
     }
 
@@ -327,8 +316,8 @@ mod tests {
         std::fs::remove_dir_all(&config.data_dir).unwrap();
         std::fs::rename(&left, &config.data_dir).unwrap();
         let own = folder.path().join("own");
-        std::fs::rename(&config.kek_file, &own).unwrap();
-        FileKek::create(&config.kek_file).unwrap();
+        std::fs::rename(kek_file(&config), &own).unwrap();
+        FileKek::create(kek_file(&config)).unwrap();
         // SQLite's shared memory holds nothing and is made anew by whoever reads the log.
         let durable = || {
             let mut all = contents(&config.data_dir);
@@ -340,7 +329,7 @@ mod tests {
         assert!(wrong.contains("was sealed with KEK"), "{wrong}");
         assert_eq!(durable(), before);
 
-        std::fs::rename(&own, &config.kek_file).unwrap();
+        std::fs::rename(&own, kek_file(&config)).unwrap();
         assert!(start(&config).await.unwrap().is_none());
     }
 
@@ -352,14 +341,16 @@ mod tests {
     #[tokio::test]
     #[ignore = "run by the test above, in a process of its own"]
     async fn root_in_a_token() {
-        let module = make_token(&[], &["root", "other"]);
+        let module = make_token(&[("kek", false)], &["root", "other"]);
         let folder = tempfile::tempdir().unwrap();
         let stored = config(folder.path());
         let config = Config {
             root_token: Some(settings("root")),
+            kek: KekSource::Token(settings("kek")),
             ..stored.clone()
         };
         start(&config).await.unwrap();
+        assert!(!config.data_dir.join("kek").exists());
         let (tasks, _failures) = Tasks::new();
         let opened = open(&config, None, &SystemClock, &tasks).await.unwrap();
         log_out(&module);
@@ -378,6 +369,10 @@ mod tests {
             .unwrap();
 
         let before = contents(&config.data_dir);
+        let stored = Config {
+            kek: config.kek.clone(),
+            ..stored
+        };
         let without = start(&stored).await.unwrap_err().to_string();
         assert!(
             without.contains("configure certificates.root_token"),

@@ -9,7 +9,7 @@ use countersign_shared::{
 };
 use toml::Value;
 
-use crate::model::{ClientRule, KeyAlgorithm, Role, Scope, TokenKey};
+use crate::model::{ClientRule, KekSource, KeyAlgorithm, Role, Scope, TokenKey};
 
 /// Life of a client certificate unless something else is configured: 90 days.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -41,8 +41,8 @@ pub struct Config {
     pub listen: Listen,
     /// DNS names and IP addresses of the server certificate.
     pub server_names: Vec<String>,
-    /// The KEK's file.
-    pub kek_file: PathBuf,
+    /// Where the KEK is.
+    pub kek: KekSource,
     /// The kind of key that the internal root gets at the first start.
     pub root_key: KeyAlgorithm,
     /// Where the internal root's key is, if it is in a token.
@@ -147,7 +147,7 @@ impl Config {
             http: listen_address(&mut reader, "listen.http", 8445),
         };
         let server_names = server_names(&mut reader);
-        let kek_file = reader.path("kek.file");
+        let kek = kek(&mut reader);
         let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
         let backlog = backlog(&mut reader);
@@ -165,7 +165,7 @@ impl Config {
         reader.finish(|| {
             let data_dir = data_dir?;
             Some(Self {
-                kek_file: kek_file.unwrap_or_else(|| data_dir.join("kek")),
+                kek: kek.unwrap_or_else(|| KekSource::File(data_dir.join("kek"))),
                 data_dir,
                 trust_domain,
                 delivery_domain,
@@ -290,6 +290,25 @@ const ROOT_TOKEN: [&str; 4] = [
     "certificates.root_token.key",
     "certificates.root_token.pin_file",
 ];
+
+/// The settings of a KEK in a token.
+const KEK_TOKEN: [&str; 4] = [
+    "kek.token.module",
+    "kek.token.token",
+    "kek.token.key",
+    "kek.token.pin_file",
+];
+
+/// Where the KEK is; `None`: at the default place.
+fn kek(reader: &mut Reader) -> Option<KekSource> {
+    let file = reader.path("kek.file").map(KekSource::File);
+    let token = token_key(reader, KEK_TOKEN).map(KekSource::Token);
+    if file.is_some() && token.is_some() {
+        let problem = "must not be given together with kek.token: the key is in one place";
+        reader.mistake("kek.file", problem);
+    }
+    file.or(token)
+}
 
 /// A key in a token: all of its settings or none.
 fn token_key(
@@ -463,7 +482,10 @@ mod tests {
     #[test]
     fn the_defaults_need_only_a_data_directory() {
         let config = Config::read("c.toml", "data_dir = '/var/lib/countersign'", vec![]).unwrap();
-        assert_eq!(config.kek_file, PathBuf::from("/var/lib/countersign/kek"));
+        assert_eq!(
+            config.kek,
+            KekSource::File("/var/lib/countersign/kek".into())
+        );
         assert_eq!(config.max_payload_bytes, 1024 * 1024);
         assert_eq!(config.listen.agents.port(), 8444);
     }
@@ -542,6 +564,10 @@ mod tests {
         let token = read(whole).unwrap().root_token.unwrap();
         assert_eq!((token.token.as_str(), token.key.as_str()), ("bank", "root"));
         assert_eq!(read("").unwrap().root_token, None);
+        let kek = read(&whole.replace("certificates.root_token", "kek.token")).unwrap();
+        assert!(matches!(kek.kek, KekSource::Token(key) if key.token == "bank"));
+        let both = whole.replace("certificates.root_token", "kek.token") + "\n[kek]\nfile = '/kek'";
+        assert!(read(&both).is_err());
         let part = read("certificates.root_token.key = 'root'").unwrap_err();
         assert_eq!(part.list.len(), 3, "{part}");
     }

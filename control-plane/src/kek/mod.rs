@@ -2,6 +2,7 @@
 //! sees it.
 
 mod file;
+mod open;
 mod pkcs11;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use countersign_shared::{seal::SealError, secret::SecretBytes};
 use thiserror::Error;
 
 pub use file::FileKek;
+pub use open::open;
 pub use pkcs11::Pkcs11Kek;
 
 use crate::pkcs11::TokenError;
@@ -30,7 +32,7 @@ pub enum KekError {
     /// A key, but another than the store's.
     #[error(
         "{path} holds KEK {found}, but the store was sealed with KEK {needed}: put back the right \
-         file. Nothing was changed"
+         one. Nothing was changed"
     )]
     Wrong {
         /// Where it came from.

@@ -6,6 +6,7 @@ mod agent;
 mod alert;
 mod certificate;
 mod delivery;
+mod kek;
 mod policy;
 mod rotation;
 mod tenant;
@@ -23,6 +24,7 @@ pub use delivery::{
     Followers, Grant, Leased, Load, NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled,
     Settlement, Snapshot,
 };
+pub use kek::KekSource;
 pub use policy::{
     Backoff, DEADLINE, DeliveryPolicy, FACTOR, MAX_RATE, MAX_RETRIES, RetryPolicy, SCHEDULE, WAIT,
     Waits,

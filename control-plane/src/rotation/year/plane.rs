@@ -1,7 +1,7 @@
 //! A control plane over a real store, as far as rotation needs it, and its restarts.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -35,6 +35,7 @@ use crate::{
     issuing::Issuing,
     kek::{FileKek, KekError, KekProvider},
     metrics::Metrics,
+    model::KekSource,
     signals::{Changes, Holds, Poke},
     store::Store,
     vault::Vault,
@@ -155,7 +156,9 @@ impl Plane {
         let (tasks, _) = Tasks::new();
         let opened = bootstrap::open(&self.config, None, self.clock.as_ref(), &tasks);
         let opened = opened.await.unwrap();
-        let kek_file: &PathBuf = &self.config.kek_file;
+        let KekSource::File(kek_file) = &self.config.kek else {
+            panic!("the year's KEK is in a file");
+        };
         let vault = Arc::new(Vault::new(Arc::new(Reluctant {
             kek: FileKek::read(kek_file).unwrap().unwrap(),
             world: Locked(Arc::clone(&self.world)),
