@@ -5,11 +5,11 @@
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
 //! 1. `model`
-//! 2. `config`, `metrics`
+//! 2. `audit`, `config`, `metrics`
 //! 3. `pkcs11`, `signals`, `store`
 //! 4. `auth`, `kek`
 //! 5. `vault`
-//! 6. `bundles`, `ca`, `deliveries`
+//! 6. `auditing`, `bundles`, `ca`, `deliveries`
 //! 7. `crl`, `issuing`
 //! 8. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
 //! 9. `rotation`
@@ -24,6 +24,8 @@ pub mod agents;
 pub mod alerts;
 pub mod api;
 pub mod app;
+pub mod audit;
+pub mod auditing;
 pub mod auth;
 pub mod bootstrap;
 pub mod bundles;

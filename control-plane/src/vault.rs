@@ -19,6 +19,7 @@ use countersign_shared::{
     name::{AccountName, DeliveryId, DestinationName},
     seal::{KEY_LENGTH, OVERHEAD, SealError, SealingKey},
     secret::SecretBytes,
+    signature::ed25519::SigningKey,
 };
 use thiserror::Error;
 
@@ -195,6 +196,16 @@ impl ScopeKey {
             SealingKey::from_bytes(own)?.open(content, identity.as_bytes())
         };
         open().map_err(|error| VaultError::Seal(identity.clone(), error))
+    }
+
+    /// The key that signs the audit log: it follows from the installation's data key.
+    ///
+    /// # Errors
+    /// [`VaultError::Seal`] when no pair follows, which does not happen.
+    pub fn audit_key(&self) -> Result<SigningKey, VaultError> {
+        let seed = self.0.derive(b"audit log checkpoints");
+        let unfit = || VaultError::Seal("audit key".to_owned(), SealError::DoesNotOpen);
+        SigningKey::from_seed(seed.expose()).ok_or_else(unfit)
     }
 
     /// Seals a delivery's content, which lies in several pieces.

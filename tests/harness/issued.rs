@@ -170,7 +170,7 @@ impl Signer {
         recorded.expect("serial numbers");
         let root = ca::new_root(
             INSTALLATION_ID,
-            KeyAlgorithm::EcdsaP256,
+            ca::RootKey::Stored(KeyAlgorithm::EcdsaP256),
             &scope,
             serials[0],
             now,

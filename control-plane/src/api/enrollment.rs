@@ -1,8 +1,9 @@
 //! EnrollmentService, for agents.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use countersign_proto::v1::{self, enrollment_service_server::EnrollmentService};
+use countersign_shared::name::AgentName;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     agents::{Agents, EnrollError},
+    audit::{self, Call, Refusal, Refusals},
     auth::{Attempts, Source},
 };
 
@@ -22,6 +24,8 @@ pub struct EnrollmentApi {
     pub agents: Agents,
     /// Failed attempts at join tokens.
     pub attempts: Arc<Attempts>,
+    /// Gathers refusals for the audit log.
+    pub refusals: Arc<Refusals>,
 }
 
 #[tonic::async_trait]
@@ -30,8 +34,8 @@ impl EnrollmentService for EnrollmentApi {
         &self,
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
-        let peer = request.extensions().get::<Peer>();
-        let source: Option<Source> = peer.and_then(|peer| peer.address).map(Into::into);
+        let address = address(&request);
+        let source: Option<Source> = address.map(Into::into);
         if let Some(source) = source {
             let checked = self.attempts.check(source, self.agents.clock.now());
             checked.map_err(status::too_many_failures)?;
@@ -44,11 +48,26 @@ impl EnrollmentService for EnrollmentApi {
         let id = violations.optional_id("agent_id", &request.agent_id);
         let id = violations.finish(id)?;
         let csr = &request.certificate_signing_request;
-        let enrolled = self.agents.enroll(&request.token, id.into(), csr).await;
+        let agent = AgentName::from(id);
+        let clock = Arc::clone(&self.agents.clock);
+        let (name, method) = (agent.to_string(), "EnrollmentService/Enroll");
+        // The request holds the token, so its hash is left out: what is short can be guessed.
+        let call = Call::new(&name, address, method, csr, vec![name.clone()], clock);
+        let enrolling = self.agents.enroll(&request.token, agent, csr);
+        let enrolled = audit::scope(call, enrolling).await;
         if let (Err(EnrollError::Token(_)), Some(source)) = (&enrolled, source) {
             self.attempts.failed(source, self.agents.clock.now());
         }
-        let enrolled = enrolled.map_err(status::enroll)?;
+        let enrolled = enrolled.map_err(status::enroll);
+        let enrolled = enrolled.inspect_err(|refused| {
+            let refusal = Refusal {
+                principal: String::new(),
+                address,
+                method: method.to_owned(),
+                reason: status::reason(refused),
+            };
+            self.refusals.note(refusal, self.agents.clock.now());
+        })?;
         let region = enrolled.agent.region.as_ref();
         Ok(Response::new(v1::EnrollResponse {
             agent: enrolled.agent.name.to_string(),
@@ -62,14 +81,22 @@ impl EnrollmentService for EnrollmentApi {
         request: Request<v1::RenewIdentityRequest>,
     ) -> Result<Response<v1::RenewIdentityResponse>, Status> {
         let agent = authenticate::agent(&request)?;
+        let address = address(&request);
         let request = request.into_inner().certificate_signing_request;
-        let renewed = self
-            .agents
-            .renew(&agent, &request)
-            .await
-            .map_err(status::enroll)?;
+        let clock = Arc::clone(&self.agents.clock);
+        let (name, method) = (agent.to_string(), "EnrollmentService/RenewIdentity");
+        let call = Call::new(&name, address, method, &request, vec![name.clone()], clock);
+        let renewed = audit::scope(call, self.agents.renew(&agent, &request)).await;
+        let renewed = renewed.map_err(status::enroll)?;
         Ok(Response::new(v1::RenewIdentityResponse {
             certificate_chain: renewed.chain.into_iter().map(Into::into).collect(),
         }))
     }
+}
+
+fn address<T>(request: &Request<T>) -> Option<IpAddr> {
+    request
+        .extensions()
+        .get::<Peer>()
+        .and_then(|peer| peer.address)
 }

@@ -5,12 +5,14 @@
 use std::{
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use countersign_shared::time::Clock;
 use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tonic::{Code, Status, body::Body};
@@ -21,6 +23,7 @@ use super::{
     status::{self, status},
 };
 use crate::{
+    audit::{self, Call, Refusal, Refusals},
     auth::{ApiKeys, Denied, Principal, Refused, Rules},
     metrics::Metrics,
 };
@@ -45,6 +48,10 @@ pub struct Guard {
     pub metrics: Metrics,
     /// Largest message in bytes.
     pub max_message: usize,
+    /// Gathers refusals for the audit log.
+    pub refusals: Arc<Refusals>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl<S> Layer<S> for Guard {
@@ -81,18 +88,26 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let judged = self.guard.judge(&mut request);
+        let caller = Caller::of(&request);
         match judged {
             Ok(Judged::Allowed) => Box::pin(self.inner.call(request)),
-            Err(refused) => Box::pin(async move { Ok(refused.into_http()) }),
-            Ok(Judged::ByMessage(principal)) => {
+            Err(refused) => {
+                self.guard.refused(&caller, &refused);
+                Box::pin(async move { Ok(refused.into_http()) })
+            }
+            Ok(Judged::Read { by_message }) => {
                 let guard = self.guard.clone();
                 // The one that was polled to be ready is the one that is called.
                 let ready = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, ready);
                 Box::pin(async move {
-                    match guard.judge_message(&principal, request).await {
-                        Ok(request) => inner.call(request).await,
-                        Err(refused) => Ok(refused.into_http()),
+                    match guard.judge_message(&caller, by_message, request).await {
+                        Ok((request, Some(call))) => audit::scope(call, inner.call(request)).await,
+                        Ok((request, None)) => inner.call(request).await,
+                        Err(refused) => {
+                            guard.refused(&caller, &refused);
+                            Ok(refused.into_http())
+                        }
                     }
                 })
             }
@@ -104,8 +119,33 @@ where
 enum Judged {
     /// It is let in.
     Allowed,
-    /// It depends on the message.
-    ByMessage(Arc<Principal>),
+    /// Its message has to be read first.
+    Read {
+        /// Whether it is let in depends on the message. If not, the audit log needs it.
+        by_message: bool,
+    },
+}
+
+/// Who calls what, for the audit log.
+struct Caller {
+    principal: Option<Arc<Principal>>,
+    address: Option<IpAddr>,
+    path: String,
+}
+
+impl Caller {
+    fn of(request: &Request<Body>) -> Self {
+        let extensions = request.extensions();
+        Self {
+            principal: extensions.get::<Arc<Principal>>().cloned(),
+            address: extensions.get::<Peer>().and_then(|peer| peer.address),
+            path: request.uri().path().to_owned(),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.principal.as_ref().map_or("", |it| it.name.as_str())
+    }
 }
 
 impl Guard {
@@ -114,20 +154,23 @@ impl Guard {
         if PUBLIC.iter().any(|public| path.starts_with(public)) {
             return Ok(Judged::Allowed);
         }
-        if self.rules.get(path).is_none() {
+        let Some(rule) = self.rules.get(path) else {
             let text = "there is no such method here: see reflection";
             return Err(status(Code::Unimplemented, "NO_SUCH_METHOD", text));
-        }
+        };
+        let on_record = rule.is_on_record();
         let principal = self.authenticate(request)?;
+        // From here on it is known who calls, also when that one is refused.
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(&principal));
         if let Err(wait) = principal.count(self.keys.now()) {
             self.metrics.limited_calls.inc();
             return Err(status::too_many_calls(&principal.name, wait));
         }
-        let by_message = self.rules.judge(path, &principal);
+        let by_message = self.rules.judge(request.uri().path(), &principal);
         let by_message = by_message.map_err(|denied| self.denied(denied))?;
-        request.extensions_mut().insert(Arc::clone(&principal));
-        Ok(match by_message {
-            true => Judged::ByMessage(principal),
+        Ok(match by_message || on_record {
+            true => Judged::Read { by_message },
             false => Judged::Allowed,
         })
     }
@@ -167,13 +210,29 @@ impl Guard {
         status::denied(&denied)
     }
 
-    /// Reads the message of a call and judges it; the same request comes out again. A unary call has
-    /// one message, and nothing is answered before all of it is here anyway.
+    /// For the audit log. What is no method of ours is nobody's to refuse.
+    fn refused(&self, caller: &Caller, refused: &Status) {
+        let Some(rule) = self.rules.get(&caller.path) else {
+            return;
+        };
+        let refusal = Refusal {
+            principal: caller.name().to_owned(),
+            address: caller.address,
+            method: rule.method.to_owned(),
+            reason: status::reason(refused),
+        };
+        self.refusals.note(refusal, self.clock.now());
+    }
+
+    /// Reads the message of a call and judges it, if it has to be; the same request comes out again, and
+    /// what is to be known of it while it is served. A unary call has one message, and nothing is
+    /// answered before all of it is here anyway.
     async fn judge_message(
         &self,
-        principal: &Principal,
+        caller: &Caller,
+        by_message: bool,
         request: Request<Body>,
-    ) -> Result<Request<Body>, Status> {
+    ) -> Result<(Request<Body>, Option<Call>), Status> {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, PREFIX + self.max_message)
             .collect()
@@ -181,9 +240,25 @@ impl Guard {
         let body = body.map_err(|error| unread(error.as_ref()))?.to_bytes();
         let message = only_message(&body)?;
         let path = head.uri.path();
-        let judged = self.rules.judge_message(path, principal, message);
-        judged.map_err(|denied| self.denied(denied))?;
-        Ok(Request::from_parts(head, Body::new(Full::new(body))))
+        if let (true, Some(principal)) = (by_message, &caller.principal) {
+            let judged = self.rules.judge_message(path, principal, message);
+            judged.map_err(|denied| self.denied(denied))?;
+        }
+        let rule = self.rules.get(path).filter(|rule| rule.is_on_record());
+        let call = rule.map(|rule| {
+            let about = self.rules.about(path, message);
+            let clock = Arc::clone(&self.clock);
+            Call::new(
+                caller.name(),
+                caller.address,
+                rule.method,
+                message,
+                about,
+                clock,
+            )
+        });
+        let request = Request::from_parts(head, Body::new(Full::new(body)));
+        Ok((request, call))
     }
 }
 

@@ -10,6 +10,7 @@ use countersign_proto::{
         agent_administration_service_server::{self, AgentAdministrationServiceServer},
         agent_session_service_server::AgentSessionServiceServer,
         alert_service_server::{self, AlertServiceServer},
+        audit_service_server::{self, AuditServiceServer},
         certificate_service_server::{self, CertificateServiceServer},
         delivery_service_server::{self, DeliveryServiceServer},
         destination_service_server::{self, DestinationServiceServer},
@@ -27,9 +28,10 @@ use crate::{
     agents::Agents,
     alerts::{Alerts, Notifier},
     api::{
-        AccessApi, AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, CertificateApi,
-        DeliveryApi, DestinationApi, EnrollmentApi, Guard,
+        AccessApi, AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, AuditApi,
+        CertificateApi, DeliveryApi, DestinationApi, EnrollmentApi, Guard,
     },
+    auditing::AuditLog,
     auth::{ApiKeys, Attempts, Rules},
     bootstrap::Opened,
     bundles::Bundles,
@@ -70,6 +72,7 @@ pub(super) struct Services {
     pub(super) deliveries: DeliveryApi,
     agents: AgentAdministrationApi,
     pub(super) alerts: AlertApi,
+    pub(super) audit: AuditApi,
     enrollment: EnrollmentApi,
     pub(super) session: AgentSessionApi,
 }
@@ -78,7 +81,7 @@ impl Services {
     pub(super) fn new(
         config: &Config,
         opened: &Opened,
-        (keys, rules): (Arc<ApiKeys>, Rules),
+        (keys, rules, audit): (Arc<ApiKeys>, Rules, AuditLog),
         server_pin: [u8; 32],
         clock: Arc<dyn Clock>,
         metrics: Metrics,
@@ -205,7 +208,7 @@ impl Services {
             poke: rotation_poke,
             lists: lists.clone(),
             opened: Arc::clone(&rotations.issuing.opened),
-            clock,
+            clock: Arc::clone(&clock),
         };
         Self {
             access: AccessApi(Arc::clone(&keys)),
@@ -214,6 +217,8 @@ impl Services {
                 keys,
                 metrics,
                 max_message: config.max_payload_bytes + MESSAGE_OVERHEAD,
+                refusals: Arc::clone(&audit.refusals),
+                clock,
             },
             accounts: AccountApi(accounts),
             lists,
@@ -244,9 +249,11 @@ impl Services {
                 tasks: tasks.clone(),
             },
             enrollment: EnrollmentApi {
+                refusals: Arc::clone(&audit.refusals),
                 agents,
                 attempts: Arc::new(Attempts::new(config.access.failed_attempts_per_minute)),
             },
+            audit: AuditApi(audit),
             session: AgentSessionApi {
                 attach,
                 settle,
@@ -272,11 +279,12 @@ fn server() -> Server {
 }
 
 /// What reflection lists: what the API's listener serves, not what the agents' does.
-const LISTED: [&str; 10] = [
+const LISTED: [&str; 11] = [
     access_service_server::SERVICE_NAME,
     account_service_server::SERVICE_NAME,
     agent_administration_service_server::SERVICE_NAME,
     alert_service_server::SERVICE_NAME,
+    audit_service_server::SERVICE_NAME,
     certificate_service_server::SERVICE_NAME,
     delivery_service_server::SERVICE_NAME,
     destination_service_server::SERVICE_NAME,
@@ -322,6 +330,7 @@ pub(super) fn api_router(
             services.agents.clone(),
         ))
         .add_service(AlertServiceServer::new(services.alerts.clone()))
+        .add_service(AuditServiceServer::new(services.audit.clone()))
         .add_service(deliveries))
 }
 

@@ -26,6 +26,8 @@ use self::{
 use crate::{
     alerts::Watchman,
     api::Peer,
+    audit::{self, Call},
+    auditing::AuditLog,
     auth::{ApiKeys, Clients, ClientsError, Rules, RulesError},
     bootstrap::{self, Opened, StartError},
     ca,
@@ -164,8 +166,14 @@ async fn start(
         access.failed_attempts_per_minute,
     );
     let keys = Arc::new(keys.await.map_err(StartError::from)?);
-    let guarding = (Arc::clone(&keys), Rules::new()?);
-    let services = Services::new(config, opened, guarding, pin, clock, metrics.clone(), tasks);
+    let (store, vault) = (Arc::clone(&opened.store), &opened.vault);
+    let audit = AuditLog::open(store, vault, Arc::clone(&clock)).await;
+    let audit = audit.map_err(StartError::from)?;
+    let keeper = audit.clone();
+    let listing = Call::system("revocation lists", Vec::new(), Arc::clone(&clock));
+    let guarding = (Arc::clone(&keys), Rules::new()?, audit);
+    let time = Arc::clone(&clock);
+    let services = Services::new(config, opened, guarding, pin, time, metrics.clone(), tasks);
     let issuing = &services.rotations.issuing;
     issuing.ensure_shared().await.map_err(StartError::from)?;
     let changes = Arc::clone(&services.destinations.destinations.changes);
@@ -268,7 +276,12 @@ async fn start(
     tasks.spawn(
         "revocation lists",
         OnFailure::StopProcess,
-        services.lists.clone().run(stop.clone()),
+        audit::scope(listing, services.lists.clone().run(stop.clone())),
+    );
+    tasks.spawn(
+        "audit log",
+        OnFailure::StopProcess,
+        keeper.run(stop.clone()),
     );
     tasks.spawn("health", OnFailure::StopProcess, health.run(stop.clone()));
     tasks.spawn(

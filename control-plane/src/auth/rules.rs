@@ -47,12 +47,28 @@ pub enum Denied {
     Unreadable(String),
 }
 
+/// The fields of requests that say what a call is about.
+const ABOUT: &[&str] = &[
+    "parent",
+    "name",
+    "account.name",
+    "destination",
+    "destination.name",
+    "agent",
+    "region",
+];
+/// What is kept of them.
+const MOST_NAMES: usize = 8;
+const LONGEST_NAME: usize = 256;
+
 /// A rule, ready to be applied.
 #[derive(Debug)]
 struct Prepared {
     rule: Rule,
     /// The fields of [`Needs::Account`], as paths of field numbers.
     paths: Vec<Vec<u32>>,
+    /// The fields that say what a call is about, likewise.
+    about: Vec<Vec<u32>>,
 }
 
 /// The table, ready to be asked by the path of a call.
@@ -79,6 +95,10 @@ impl Rules {
             let prepared = Prepared {
                 rule: *rule,
                 paths: paths.collect::<Result<_, _>>().map_err(wrong)?,
+                about: ABOUT
+                    .iter()
+                    .filter_map(|field| requests.path(request, field).ok())
+                    .collect(),
             };
             rules.insert(format!("/countersign.v1.{}", rule.method), prepared);
         }
@@ -88,6 +108,20 @@ impl Rules {
     /// The rule for a call's path, `/package.Service/Method`.
     pub fn get(&self, path: &str) -> Option<&Rule> {
         self.0.get(path).map(|prepared| &prepared.rule)
+    }
+
+    /// The names in `message`, the encoded request for what is at `path`: what the call is about.
+    pub fn about(&self, path: &str, message: &[u8]) -> Vec<String> {
+        let Some(prepared) = self.0.get(path) else {
+            return Vec::new();
+        };
+        let named = prepared.about.iter();
+        // A message that does not read is refused further on.
+        let named = named.flat_map(|path| fields::texts(message, path).unwrap_or_default());
+        let named = named.filter(|name| !name.is_empty()).take(MOST_NAMES);
+        named
+            .map(|name| name.chars().take(LONGEST_NAME).collect())
+            .collect()
     }
 
     /// Whether `principal` may call what is at `path` at all, and whether it depends on the message,

@@ -15,6 +15,7 @@ use countersign_shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auditing::AuditLog,
     ca::CaError,
     deliveries::Backlog,
     issuing::Issuing,
@@ -249,6 +250,7 @@ impl Destinations {
                 "{name}/signingSecrets/{version} has another length"
             ))
         })?;
+        AuditLog::discloses(self.store.as_ref()).await?;
         Ok((secret, signature::secret_to_text(&keys.secret)))
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod agent;
 mod alert;
+mod audit;
 mod certificate;
 mod delivery;
 mod kek;
@@ -15,6 +16,7 @@ mod token;
 pub use access::{ApiKey, ApiKeyHash, ClientIdentity, ClientRule, Role, Scope};
 pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
 pub use alert::{Alert, AlertCause, AlertSeverity, Evidence, Expiring, Finding, Shown};
+pub use audit::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord};
 pub use certificate::{
     Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Crl,
     KeyAlgorithm, Revocation, RevocationReason, Sealed, Serial,

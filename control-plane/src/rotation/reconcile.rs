@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     alerts::Alerts,
+    audit::{self, Call},
     bundles::BundleError,
     ca::CaError,
     crl::RevocationLists,
@@ -321,7 +322,9 @@ impl Reconciler {
                     let Some(name) = next else {
                         return Ok::<_, StoreError>(());
                     };
-                    if let Err(error) = rotations.carry_on(&name).await {
+                    let clock = Arc::clone(&rotations.clock);
+                    let call = Call::system("rotation", vec![name.to_string()], clock);
+                    if let Err(error) = audit::scope(call, rotations.carry_on(&name)).await {
                         tracing::warn!(destination = %name, %error, "rotation not carried on; trying again");
                         tokio::time::sleep(random::full_jitter(BACK_OFF)).await;
                     }

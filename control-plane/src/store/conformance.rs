@@ -5,6 +5,7 @@
 
 mod access;
 mod alert;
+mod audit;
 mod delivery;
 mod order;
 mod revocation;
@@ -52,12 +53,14 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         order::by_hand(&store).await;
         tenant::signing_secrets(&store).await;
         revocation::lists(&store).await;
+        audit::log(&store).await;
     }
     // Nothing that was answered is lost by closing.
     let (store, _alive) = open();
     assert!(store.installation().await.unwrap().is_some());
     access::after_reopening(&store).await;
     delivery::after_reopening(&store).await;
+    audit::after_reopening(&store).await;
     delivery::retention(&store).await;
     order::retention(&store).await;
 }

@@ -5,6 +5,7 @@
 //! open them.
 
 mod access;
+mod audit;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod revocation;
@@ -30,6 +31,7 @@ use crate::model::{
 };
 
 pub use access::AccessStore;
+pub use audit::AuditStore;
 pub use revocation::{Generation, RevocationStore, Revoked};
 pub use rotation::{AuthorityChange, RotationStore};
 
@@ -501,6 +503,7 @@ pub trait AlertStore: Send + Sync {
 pub trait Store:
     InstallationStore
     + AccessStore
+    + AuditStore
     + CertificateStore
     + RevocationStore
     + TenantStore
@@ -514,6 +517,7 @@ pub trait Store:
 impl<T> Store for T where
     T: InstallationStore
         + AccessStore
+        + AuditStore
         + CertificateStore
         + RevocationStore
         + TenantStore

@@ -53,7 +53,8 @@ impl SigningKey {
         &self.public
     }
 
-    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+    /// A signature (RFC 8032) over any message; `None` when the provider refuses, which it does not.
+    pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         let signer = self.signer.choose_scheme(&[SignatureScheme::ED25519])?;
         signer.sign(message).ok()
     }

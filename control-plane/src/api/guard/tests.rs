@@ -30,7 +30,7 @@ impl World {
         let (tasks, failures) = Tasks::new();
         let store = SqliteStore::open(&folder.path().join("store.sqlite"), &tasks).unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_700_000_000)));
-        let keys = ApiKeys::load(Arc::new(store), clock, 1000, 2)
+        let keys = ApiKeys::load(Arc::new(store), clock.clone(), 1000, 2)
             .await
             .unwrap();
         Self {
@@ -39,6 +39,8 @@ impl World {
                 keys: Arc::new(keys),
                 metrics: Metrics::default(),
                 max_message: 100_000,
+                refusals: Arc::default(),
+                clock,
             },
             _alive: (folder, tasks, failures),
         }
@@ -203,4 +205,46 @@ async fn too_many_calls_and_too_many_wrong_keys_are_told_when_to_come_again() {
         assert!(!refused.message().contains("csk_x"), "{refused:?}");
     }
     assert_eq!(world.guard.metrics.authentication_failures.get(), 3);
+}
+
+#[tokio::test]
+async fn refusals_are_gathered_and_calls_that_may_change_something_have_a_scope() {
+    let world = World::new().await;
+    let key = world.key(&[Role::Sender], &["accounts/acme"], None).await;
+    let refused = world
+        .call(SUBMIT, Some(key.expose()), submit("globex", 1))
+        .await;
+    assert!(refused.is_err());
+    assert!(world.call(SUBMIT, None, submit("acme", 1)).await.is_err());
+    let nowhere = world
+        .call("/countersign.v1.Nothing/Nothing", None, vec![])
+        .await;
+    assert!(nowhere.is_err());
+    let mut taken = world.guard.refusals.take();
+    taken.sort_by(|one, other| one.reason.cmp(&other.reason));
+    let reasons: Vec<_> = taken.iter().map(|it| it.reason.as_str()).collect();
+    assert_eq!(reasons, ["ACCOUNT_REFUSED", "API_KEY_REFUSED"]);
+    assert!(taken[0].principal.starts_with("apiKeys/"));
+    assert_eq!(taken[1].principal, "");
+    assert!(taken.iter().all(|it| it.address == "192.0.2.1"));
+
+    let peek = |path: &str| {
+        let mut request =
+            http::Request::new(Body::new(Full::from(framed(&v1::DeleteAccountRequest {
+                name: "accounts/acme".to_owned(),
+                ..Default::default()
+            }))));
+        *request.uri_mut() = path.parse().unwrap();
+        request
+    };
+    let caller = Caller::of(&peek("/countersign.v1.AccountService/DeleteAccount"));
+    let delete = peek("/countersign.v1.AccountService/DeleteAccount");
+    let (_, call) = world
+        .guard
+        .judge_message(&caller, false, delete)
+        .await
+        .unwrap();
+    let record = call.unwrap().record(crate::model::AuditKind::Change, 1);
+    assert_eq!(record.method, "AccountService/DeleteAccount");
+    assert_eq!(record.resources, ["accounts/acme"]);
 }

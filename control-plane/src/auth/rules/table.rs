@@ -28,6 +28,16 @@ pub struct Rule {
     pub needs: Needs,
 }
 
+impl Rule {
+    /// Whether what it changes, and whom it refuses, is on record by the call. What senders submit is not:
+    /// deliveries have a history of their own. What only reads changes nothing.
+    pub fn is_on_record(&self) -> bool {
+        let name = self.method.split('/').nth(1).unwrap_or_default();
+        let passes = ["Get", "List", "Watch", "Verify", "Submit"];
+        !passes.iter().any(|prefix| name.starts_with(prefix))
+    }
+}
+
 const fn rule(method: &'static str, roles: &'static [Role], needs: Needs) -> Rule {
     Rule {
         method,
@@ -119,6 +129,13 @@ pub const TABLE: &[Rule] = &[
     rule("AlertService/ListAlerts", OVERSEE, Needs::Shown),
     rule("AlertService/WatchAlerts", OVERSEE, Needs::Shown),
     rule("AlertService/AcknowledgeAlert", OPERATE, Needs::AllAccounts),
+    rule("AuditService/ListAuditEvents", AUDIT, Needs::AllAccounts),
+    rule(
+        "AuditService/ListAuditCheckpoints",
+        AUDIT,
+        Needs::AllAccounts,
+    ),
+    rule("AuditService/VerifyAuditLog", AUDIT, Needs::AllAccounts),
     rule("CertificateService/GetCertificateAuthority", OVERSEE, NAME),
     rule(
         "CertificateService/ListCertificateAuthorities",

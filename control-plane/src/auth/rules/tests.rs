@@ -124,7 +124,7 @@ fn every_method_says_in_its_comment_who_may_call_it() {
 fn auditors_only_read_and_never_secrets() {
     for rule in TABLE {
         let (_, method) = rule.method.split_once('/').unwrap();
-        let reads = ["Get", "List", "Watch"]
+        let reads = ["Get", "List", "Watch", "Verify"]
             .iter()
             .any(|verb| method.starts_with(verb));
         let makes_a_key = method == "GetCertificateSigningRequest";
@@ -237,4 +237,36 @@ fn a_second_name_can_not_hide_behind_the_first() {
     assert!(rules.judge_message(&get, &caller, &twice).is_err());
     let broken = rules.judge_message(&get, &caller, &[0x0a, 0x7f]);
     assert!(matches!(broken, Err(Denied::Unreadable(_))));
+}
+
+#[test]
+fn whatever_may_change_something_is_on_record_but_for_what_senders_submit() {
+    let mut passes: Vec<&str> = TABLE
+        .iter()
+        .filter(|rule| !rule.is_on_record() && !rule.roles.contains(&Auditor))
+        .map(|rule| rule.method)
+        .collect();
+    passes.sort_unstable();
+    let expected = [
+        "CertificateService/GetCertificateSigningRequest",
+        "DeliveryService/SubmitDeliveries",
+        "DeliveryService/SubmitDelivery",
+    ];
+    assert_eq!(passes, expected);
+}
+
+#[test]
+fn what_a_call_is_about_is_read_from_its_names() {
+    use prost::Message as _;
+    let rules = Rules::new().unwrap();
+    let request = countersign_proto::v1::CreateDestinationRequest {
+        parent: "accounts/acme".to_owned(),
+        destination_id: "orders".to_owned(),
+        ..Default::default()
+    };
+    let path = "/countersign.v1.DestinationService/CreateDestination";
+    let about = rules.about(path, &request.encode_to_vec());
+    assert_eq!(about, ["accounts/acme"]);
+    assert!(rules.about(path, b"\xff").is_empty());
+    assert!(rules.about("/nowhere", b"").is_empty());
 }

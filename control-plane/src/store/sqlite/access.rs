@@ -9,6 +9,7 @@ use super::{
     rows::{Column, all, execute, get, get_optional, limit, one, page},
 };
 use crate::{
+    audit,
     model::{ApiKey, Page, Role, Scope},
     store::{AccessStore, Result, StoreError},
 };
@@ -16,6 +17,7 @@ use crate::{
 #[async_trait]
 impl AccessStore for SqliteStore {
     async fn create_api_key(&self, key: ApiKey, most: usize, now: Timestamp) -> Result<()> {
+        audit::about(&ApiKeyName::from(key.id.clone()));
         self.write(move |connection| {
             let query = "SELECT 1 FROM api_keys WHERE id = ?";
             if one(connection, query, [key.id.as_str()], |_| Ok(()))?.is_some() {

@@ -17,6 +17,7 @@ use super::{
     },
 };
 use crate::{
+    audit,
     model::{
         Agent, BundleAcknowledgement, BundleStatus, DestinationKey, Enrollment, JoinToken,
         JoinTokenUse, Page,
@@ -27,6 +28,7 @@ use crate::{
 #[async_trait]
 impl AgentStore for SqliteStore {
     async fn create_join_token(&self, token: JoinToken) -> Result<JoinToken> {
+        audit::about(&token.name);
         self.write(move |connection| {
             let insert = "INSERT OR IGNORE INTO join_tokens
                           (id, secret_sha256, region, agent_id, created_at, expires_at)

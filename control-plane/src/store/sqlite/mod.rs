@@ -4,6 +4,7 @@
 mod access;
 mod agents;
 mod alerts;
+mod audit;
 mod authorities;
 mod backlog;
 mod certificates;

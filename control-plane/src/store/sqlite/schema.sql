@@ -344,3 +344,18 @@ CREATE INDEX open_stops ON stops (agent) WHERE acknowledged_at IS NULL;
 -- Which certificates of a generation are in use.
 CREATE INDEX client_certificates_by_issuer ON client_certificates (issuer_generation, destination)
     WHERE state IN ('PENDING', 'DISTRIBUTED', 'ACTIVE', 'RETIRING');
+
+-- The audit log: each record's hash covers the one before it. Rows are added and never change.
+CREATE TABLE audit_log (
+    sequence INTEGER PRIMARY KEY,
+    line     TEXT NOT NULL,
+    hash     BLOB NOT NULL
+) STRICT;
+
+-- Signatures over the log up to a record.
+CREATE TABLE audit_checkpoints (
+    sequence  INTEGER PRIMARY KEY,
+    hash      BLOB NOT NULL,
+    signed_at INTEGER NOT NULL,
+    signature BLOB NOT NULL
+) STRICT;

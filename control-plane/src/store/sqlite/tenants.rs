@@ -18,6 +18,7 @@ use super::{
     secrets,
 };
 use crate::{
+    audit,
     model::{
         Account, DeliveryPolicy, Destination, DestinationConfig, DestinationKey, DestinationState,
         OrderingFailure, Page, RetryPolicy, SigningSecret,
@@ -28,6 +29,7 @@ use crate::{
 #[async_trait]
 impl TenantStore for SqliteStore {
     async fn create_account(&self, new: NewAccount) -> Result<Account> {
+        audit::about(&new.account.name);
         self.write(move |connection| create_account(connection, &new))
             .await
     }
@@ -88,6 +90,7 @@ impl TenantStore for SqliteStore {
     }
 
     async fn create_destination(&self, new: NewDestination) -> Result<Destination> {
+        audit::about(&new.name);
         self.write(move |connection| create_destination(connection, &new))
             .await
     }

@@ -19,8 +19,11 @@ use countersign_shared::tasks::{OnFailure, Tasks};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::readers::Reading;
-use crate::store::{Result, StoreError};
+use super::{audit::on_record, readers::Reading};
+use crate::{
+    audit,
+    store::{Result, StoreError},
+};
 
 /// How much work one commit takes before it takes no more, in deliveries that are submitted and in
 /// pieces of any other work.
@@ -132,13 +135,19 @@ impl Writer {
         })
     }
 
-    /// Runs `work` in the next transaction and answers when that is on disk.
+    /// Runs `work` in the next transaction and answers when that is on disk. What it changes is put on
+    /// record in the same transaction, if it is known who is at work.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         lane: Lane,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, replied) = oneshot::channel();
+        let call = audit::current();
+        let work = move |connection: &Connection| match call {
+            Some(call) => on_record(connection, &call, work),
+            None => work(connection),
+        };
         let run: Run = Box::new(move |begun| {
             let (result, fatal) = match (begun, lane) {
                 (Err(error), _) => (Err(error), None),

@@ -1,0 +1,199 @@
+//! Changes, secrets handed out and refused calls are on record, with who, what and from where; what fails
+//! leaves nothing. The log hangs together over a kill and by a judge that is not ours, and a record that
+//! somebody edits in the database is found. No secret is in it.
+
+use std::process::Command;
+
+use countersign_tests::{
+    grpcurl::Grpcurl,
+    process::run,
+    python::judge,
+    scanner::Scanner,
+    setting::Setting,
+    times::seconds,
+    tools,
+    wait::{PATIENCE, wait_until},
+};
+use serde_json::{Value, json};
+
+fn list(api: &Grpcurl, filter: &Value) -> Vec<Value> {
+    let mut request = filter.clone();
+    request["page_size"] = json!(1000);
+    let answer = api.ok("AuditService/ListAuditEvents", &request);
+    answer["events"].as_array().cloned().unwrap_or_default()
+}
+
+fn verify(api: &Grpcurl) -> Value {
+    api.ok("AuditService/VerifyAuditLog", &json!({}))
+}
+
+#[test]
+fn every_change_and_refusal_is_on_record_and_edits_are_found() {
+    let mut setting = Setting::new("audit");
+    let api = setting.api();
+    let account = setting.account("acme");
+    let url = "https://receiver.example/hooks";
+    let destination = setting.destination(&account, "orders", url, "");
+    let token = setting.join_token("edge");
+    let wanted = json!({"roles": ["ROLE_AUDITOR"], "all_accounts": true});
+    let made = api.ok("AccessService/CreateApiKey", &json!({"api_key": wanted}));
+    let (auditor_name, key) = (&made["api_key"]["name"], made["key"].as_str().unwrap());
+    let auditor = setting.control_plane.anonymous_api().with_key(key);
+
+    // A change names what is changed, and what was made.
+    let created = list(
+        &auditor,
+        &json!({"method": "DestinationService/CreateDestination"}),
+    );
+    let event = created.last().expect("it is on record");
+    assert_eq!(event["kind"], "AUDIT_KIND_CHANGE");
+    assert!(event["principal"].as_str().unwrap().starts_with("apiKeys/"));
+    assert_eq!(event["address"], "127.0.0.1");
+    assert_eq!(event["resources"], json!([account, destination]));
+    let keys = list(&auditor, &json!({"method": "AccessService/CreateApiKey"}));
+    assert_eq!(&keys[0]["resources"][0], auditor_name);
+    let below = list(&auditor, &json!({"resource": account}));
+    for method in [
+        "AccountService/CreateAccount",
+        "DestinationService/CreateDestination",
+    ] {
+        assert!(below.iter().any(|it| it["method"] == method), "{below:?}");
+    }
+
+    // What fails, and what only reads, is not.
+    let count = list(&auditor, &json!({"kind": "AUDIT_KIND_CHANGE"})).len();
+    let again = json!({"account_id": "acme"});
+    api.refused("AccountService/CreateAccount", &again);
+    api.ok("AccountService/GetAccount", &json!({"name": account}));
+    let after = list(&auditor, &json!({"kind": "AUDIT_KIND_CHANGE"}));
+    let more = after[count..]
+        .iter()
+        .filter(|it| it["method"] == "AccountService/CreateAccount");
+    // The serial numbers that it took are spent, which is a change.
+    assert!(
+        more.clone().all(|it| it["changed_rows"] == "3"),
+        "{after:?}"
+    );
+
+    // A secret that is handed out.
+    let secret = json!({"name": format!("{destination}/signingSecrets/-")});
+    let revealed = api.ok("DestinationService/RevealSigningSecret", &secret);
+    let disclosed = list(&auditor, &json!({"kind": "AUDIT_KIND_DISCLOSURE"}));
+    assert_eq!(disclosed.len(), 1);
+    assert_eq!(disclosed[0]["resources"][0], secret["name"]);
+
+    // Refused calls: by role, without a key, and with a wrong token.
+    auditor.refused("AccountService/DeleteAccount", &json!({"name": account}));
+    for _ in 0..3 {
+        let nobody = setting.control_plane.anonymous_api();
+        nobody.refused("AccountService/ListAccounts", &json!({}));
+    }
+    let refused = wait_until("refusals to be on record", PATIENCE, || {
+        let all = list(&auditor, &json!({"kind": "AUDIT_KIND_REFUSAL"}));
+        let calls = all
+            .iter()
+            .map(|it| it["count"].as_str().unwrap().parse::<u32>().unwrap());
+        (calls.sum::<u32>() == 4).then_some(all)
+    });
+    let by_role = refused
+        .iter()
+        .find(|it| it["reason"] == "ROLE_REFUSED")
+        .unwrap();
+    assert_eq!(&by_role["principal"], auditor_name);
+    assert_eq!(by_role["method"], "AccountService/DeleteAccount");
+    let sender = json!({"roles": ["ROLE_SENDER"], "accounts": [account]});
+    let sender = api.ok("AccessService/CreateApiKey", &json!({"api_key": sender}));
+    let sender = sender["key"].as_str().unwrap();
+    let sender = setting.control_plane.anonymous_api().with_key(sender);
+    sender.refused("AuditService/ListAuditEvents", &json!({}));
+
+    // A kill takes nothing away, and a stop signs what there is.
+    let before = list(&auditor, &json!({})).len();
+    setting.control_plane.kill9();
+    setting.control_plane.restart();
+    let auditor = setting.control_plane.anonymous_api().with_key(key);
+    assert!(list(&auditor, &json!({})).len() >= before);
+    setting.control_plane.stop();
+    setting.control_plane.restart();
+    let auditor = setting.control_plane.anonymous_api().with_key(key);
+    let found = verify(&auditor);
+    assert_eq!(found["intact"], true, "{found}");
+    assert!(
+        found["checkpoints"]
+            .as_str()
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
+            > 0,
+        "{found}"
+    );
+
+    // Judged by others.
+    let events = list(&auditor, &json!({}));
+    let signed = auditor.ok("AuditService/ListAuditCheckpoints", &json!({}));
+    let checkpoints = signed["checkpoints"].as_array().unwrap();
+    let times: serde_json::Map<String, Value> = checkpoints
+        .iter()
+        .map(|it| {
+            let sequence = it["sequence"].as_str().unwrap().to_owned();
+            (
+                sequence,
+                json!((seconds(it["sign_time"].as_str().unwrap()) * 1e6).round() as i64),
+            )
+        })
+        .collect();
+    let question = json!({
+        "events": events,
+        "checkpoints": checkpoints,
+        "public_key": signed["public_key"],
+        "sign_micros": times,
+    });
+    let verdict = judge("audit_log.py", &question);
+    assert_eq!(verdict["wrong"], json!([]), "{verdict}");
+    assert!(verdict["signatures"].as_u64().unwrap() > 0, "{verdict}");
+
+    let mut scanner = Scanner::for_private_keys();
+    scanner.text(
+        "signing secret",
+        revealed["signing_secret"].as_str().unwrap(),
+    );
+    scanner.text("join token", token.trim());
+    scanner.text("API key", key);
+    scanner.text("administrator's key", &setting.control_plane.admin_key());
+    let export: String = events.iter().map(ToString::to_string).collect();
+    assert_eq!(scanner.find(export.as_bytes()), Vec::<&str>::new());
+
+    // Somebody edits a record, and then cuts the end off.
+    setting.control_plane.stop();
+    let store = setting.control_plane.data_dir().join("store.sqlite");
+    let edit = "import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute(sys.argv[2])
+db.commit()
+";
+    let sqlite = |statement: &str| {
+        let mut python = Command::new(tools::python());
+        python.args(["-c", edit]).arg(&store).arg(statement);
+        let finished = run(&mut python, b"");
+        assert!(finished.status.success(), "{finished:?}");
+    };
+    sqlite(
+        "UPDATE audit_log SET line = replace(line, 'CreateAccount', 'ListAccounts') WHERE sequence = 3",
+    );
+    setting.control_plane.restart();
+    let auditor = setting.control_plane.anonymous_api().with_key(key);
+    let found = verify(&auditor);
+    assert_ne!(found["intact"], true, "{found}");
+    assert_eq!(found["broken_sequence"], "3", "{found}");
+    assert_eq!(found["events"], "2", "{found}");
+    setting.control_plane.stop();
+    sqlite(
+        "UPDATE audit_log SET line = replace(line, 'ListAccounts', 'CreateAccount') WHERE sequence = 3",
+    );
+    sqlite("DELETE FROM audit_log WHERE sequence > 4");
+    setting.control_plane.restart();
+    let auditor = setting.control_plane.anonymous_api().with_key(key);
+    let found = verify(&auditor);
+    assert_ne!(found["intact"], true, "{found}");
+    assert_eq!(found["broken_sequence"], "5", "{found}");
+}
