@@ -1,8 +1,9 @@
 //! Agents' identities: join tokens, enrollment, renewal.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use countersign_shared::{
+    address_range::AddressRange,
     join_token,
     name::{AgentName, Id, JoinTokenName},
     random,
@@ -13,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     ca::{self, CaError, SigningAuthority},
-    model::{Agent, Enrollment, JoinToken, JoinTokenUse},
+    model::{Agent, DestinationKey, Enrollment, JoinToken, JoinTokenUse, Renewal},
     store::{Store, StoreError},
 };
 
@@ -36,6 +37,21 @@ pub enum EnrollError {
     /// Another agent has this name.
     #[error("{0} exists already: choose another name (--name), or make a token for a new agent")]
     NameTaken(AgentName),
+    /// The token is for other addresses.
+    #[error("the join token can't be used from this address: see its source_ranges")]
+    Source,
+    /// A token that recovers, and no such agent.
+    #[error("{0} is not enrolled here: a token that recovers is for an agent that is")]
+    NothingToRecover(AgentName),
+    /// An operator has suspended it.
+    #[error("{0} is suspended: an operator resumes or evicts it")]
+    Suspended(AgentName),
+    /// Two agents have this identity.
+    #[error(
+        "the identity of {0} is in use by two agents: both are suspended, until an operator resumes or \
+         evicts it"
+    )]
+    Cloned(AgentName, Vec<DestinationKey>),
     /// The agent was taken out for good.
     #[error("{0} was evicted: enroll under another name with a new join token")]
     Evicted(AgentName),
@@ -83,6 +99,10 @@ pub struct TokenRequest {
     pub region: Option<Id>,
     /// The only agent name that may use it.
     pub agent_id: Option<Id>,
+    /// The only addresses that it may be used from; none: all.
+    pub source_ranges: Vec<AddressRange>,
+    /// It gives the agent, which is enrolled already, a new identity.
+    pub recovers: bool,
     /// How long it can be used.
     pub ttl: Duration,
 }
@@ -104,6 +124,8 @@ impl Agents {
             secret_sha256: token.secret_hash(),
             region: request.region,
             agent_id: request.agent_id,
+            source_ranges: request.source_ranges,
+            recovers: request.recovers,
             created_at: now,
             expires_at: now.plus(request.ttl),
             revoked_at: None,
@@ -121,10 +143,11 @@ impl Agents {
         &self,
         token: &str,
         agent: AgentName,
+        source: Option<IpAddr>,
         request: &[u8],
     ) -> Result<Identity, EnrollError> {
         let now = self.clock.now();
-        let stored = self.verified_token(token, &agent, now).await?;
+        let stored = self.verified_token(token, &agent, source, now).await?;
         let request = ca::parse_request(request)?;
         let used = JoinTokenUse {
             agent: agent.clone(),
@@ -140,26 +163,40 @@ impl Agents {
         let enrolled = match self.store.enroll(enrollment).await {
             Err(StoreError::AlreadyExists(_)) => return Err(EnrollError::NameTaken(agent)),
             Err(StoreError::Precondition(_)) => return Err(EnrollError::Token(USED)),
+            Err(StoreError::NotFound(_)) => return Err(EnrollError::NothingToRecover(agent)),
             enrolled => enrolled?,
         };
-        if enrolled.evicted_at.is_some() {
-            return Err(EnrollError::Evicted(enrolled.name));
-        }
+        let_in(&enrolled)?;
         tracing::info!(agent = %enrolled.name, "agent enrolled");
         self.issue(enrolled, &request, now).await
     }
 
-    /// Exchanges a signing request for a new identity of an agent that has proved its current one.
+    /// Exchanges a signing request for a new identity of an agent that has proved its current one, whose
+    /// public key has the SHA-256 `presented`.
     ///
     /// # Errors
     /// [`EnrollError`].
-    pub async fn renew(&self, agent: &AgentName, request: &[u8]) -> Result<Identity, EnrollError> {
+    pub async fn renew(
+        &self,
+        agent: &AgentName,
+        presented: [u8; 32],
+        request: &[u8],
+    ) -> Result<Identity, EnrollError> {
         let agent = self.store.agent(agent).await?;
-        if agent.evicted_at.is_some() {
-            return Err(EnrollError::Evicted(agent.name));
-        }
+        let_in(&agent)?;
         let request = ca::parse_request(request)?;
         let now = self.clock.now();
+        let requested = request.public_key_sha256;
+        let renewed = self
+            .store
+            .renew_agent(&agent.name, presented, requested, now);
+        let (agent, renewal, ended) = renewed.await?;
+        if renewal == Renewal::Cloned {
+            tracing::error!(agent = %agent.name, "two agents have one identity: both are suspended");
+            return Err(EnrollError::Cloned(agent.name, ended));
+        }
+        // It may have been taken out since it was looked at.
+        let_in(&agent)?;
         let identity = self.issue(agent, &request, now).await?;
         let name = &identity.agent.name;
         let not_after = Some(identity.agent.identity_not_after);
@@ -196,6 +233,7 @@ impl Agents {
         &self,
         text: &str,
         agent: &AgentName,
+        source: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<JoinToken, EnrollError> {
         let unknown = EnrollError::Token(UNKNOWN);
@@ -211,6 +249,9 @@ impl Agents {
         }
         // From here on the caller has shown the secret and may know the reason.
         token_usable(&stored, now).map_err(EnrollError::Token)?;
+        if !comes_from(&stored.source_ranges, source) {
+            return Err(EnrollError::Source);
+        }
         match &stored.agent_id {
             Some(only) if only != agent.id() => Err(EnrollError::Name(only.clone())),
             _ => Ok(stored),
@@ -223,6 +264,22 @@ const UNKNOWN: &str = "the join token is not known here: check that it was copie
 const REVOKED: &str = "the join token was revoked: make a new one";
 const EXPIRED: &str = "the join token has expired: make a new one";
 const USED: &str = "the join token was used by another agent: make a new one";
+
+/// An agent that was taken out gets no identity.
+fn let_in(agent: &Agent) -> Result<(), EnrollError> {
+    let name = || agent.name.clone();
+    match (agent.evicted_at, agent.suspended_at) {
+        (Some(_), _) => Err(EnrollError::Evicted(name())),
+        (None, Some(_)) => Err(EnrollError::Suspended(name())),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Whether `source` is in one of `ranges`, if there are any.
+fn comes_from(ranges: &[AddressRange], source: Option<IpAddr>) -> bool {
+    ranges.is_empty()
+        || source.is_some_and(|source| ranges.iter().any(|range| range.contains(source)))
+}
 
 /// Whether a token can still be used. A token that an agent has used stays good for that agent's
 /// repeated calls until it expires.
@@ -297,7 +354,7 @@ mod tests {
         let signed = CertificateParams::default().serialize_request(&key);
         let signed = signed.unwrap().der().to_vec();
         let name = |text: &str| AgentName::from(Id::chosen(text).unwrap());
-        let enroll = |agent: &str| agents.enroll(token.expose(), name(agent), &signed);
+        let enroll = |agent: &str| agents.enroll(token.expose(), name(agent), None, &signed);
 
         clock.advance(TOKEN_LIFE.0 - Duration::from_micros(1));
         let enrolled = enroll("edge-1").await.unwrap();
@@ -332,12 +389,15 @@ mod tests {
         };
         let (edge, first) = (AgentName::from(Id::chosen("edge-1").unwrap()), signed());
         let enroll = async |token: &SecretText, signed: &[u8]| {
-            agents.enroll(token.expose(), edge.clone(), signed).await
+            agents
+                .enroll(token.expose(), edge.clone(), None, signed)
+                .await
         };
         enroll(&token, &first).await.unwrap();
-        agents.renew(&edge, &signed()).await.unwrap();
+        let key = |signed: &[u8]| ca::parse_request(signed).unwrap().public_key_sha256;
+        agents.renew(&edge, key(&first), &signed()).await.unwrap();
         agents.store.evict_agent(&edge, clock.now()).await.unwrap();
-        let refused = agents.renew(&edge, &signed()).await;
+        let refused = agents.renew(&edge, key(&first), &signed()).await;
         assert!(matches!(refused, Err(EnrollError::Evicted(_))));
         // Nor with the token that it has used, within its time.
         let again = enroll(&token, &first).await;
@@ -355,6 +415,8 @@ mod tests {
             secret_sha256: [0; 32],
             region: None,
             agent_id: None,
+            source_ranges: Vec::new(),
+            recovers: false,
             created_at: at(0),
             expires_at: at(60),
             revoked_at: None,
@@ -364,5 +426,76 @@ mod tests {
         assert_eq!(token_usable(&token, at(60)), Err(EXPIRED));
         token.revoked_at = Some(at(1));
         assert_eq!(token_usable(&token, at(2)), Err(REVOKED));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_is_repeated_with_its_key_and_a_clone_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_000_000)));
+        let (agents, _alive) = agents(folder.path(), Arc::clone(&clock)).await;
+        let edge = AgentName::from(Id::chosen("edge-1").unwrap());
+        let signed = || {
+            let key = KeyPair::generate().unwrap();
+            let signed = CertificateParams::default().serialize_request(&key);
+            let signed = signed.unwrap().der().to_vec();
+            let key = ca::parse_request(&signed).unwrap().public_key_sha256;
+            (signed, key)
+        };
+        let token = async |request: TokenRequest| {
+            let ttl = TOKEN_LIFE.0;
+            let made = agents.create_token(TokenRequest { ttl, ..request }).await;
+            made.unwrap().1
+        };
+        let enroll = async |token: &SecretText, source: &str, signed: &[u8]| {
+            let source = source.parse().ok();
+            agents
+                .enroll(token.expose(), edge.clone(), source, signed)
+                .await
+        };
+        // Where a token may be used from; a refused try does not spend it.
+        let bound = token(TokenRequest {
+            source_ranges: vec!["192.0.2.0/24".parse().unwrap()],
+            ..TokenRequest::default()
+        })
+        .await;
+        let (first, second, third) = (signed(), signed(), signed());
+        for elsewhere in ["198.51.100.1", "unknown"] {
+            let refused = enroll(&bound, elsewhere, &first.0).await;
+            assert!(matches!(refused, Err(EnrollError::Source)));
+        }
+        enroll(&bound, "192.0.2.7", &first.0).await.unwrap();
+
+        agents.renew(&edge, first.1, &second.0).await.unwrap();
+        // The answer was lost.
+        agents.renew(&edge, first.1, &second.0).await.unwrap();
+        agents.renew(&edge, second.1, &third.0).await.unwrap();
+        let cloned = agents.renew(&edge, second.1, &signed().0).await;
+        assert!(matches!(cloned, Err(EnrollError::Cloned(..))));
+        // Neither of the two gets one now.
+        let mine = agents.renew(&edge, third.1, &signed().0).await;
+        assert!(matches!(mine, Err(EnrollError::Suspended(_))));
+        let again = enroll(&bound, "192.0.2.7", &first.0).await;
+        assert!(matches!(again, Err(EnrollError::Suspended(_))));
+
+        // A token that recovers gives it a new identity; the old ones are of no use then.
+        let recovering = || TokenRequest {
+            agent_id: Some(edge.id().clone()),
+            recovers: true,
+            ..TokenRequest::default()
+        };
+        let fresh = signed();
+        let recovered = enroll(&token(recovering()).await, "192.0.2.7", &fresh.0).await;
+        assert_eq!(recovered.unwrap().agent.suspended_at, None);
+        agents.renew(&edge, fresh.1, &signed().0).await.unwrap();
+        let other = AgentName::from(Id::chosen("edge-2").unwrap());
+        let nobody = token(TokenRequest {
+            agent_id: Some(other.id().clone()),
+            ..recovering()
+        });
+        let nobody = nobody.await;
+        let nobody = agents
+            .enroll(nobody.expose(), other, None, &signed().0)
+            .await;
+        assert!(matches!(nobody, Err(EnrollError::NothingToRecover(_))));
     }
 }

@@ -1,6 +1,7 @@
 //! The identity on disk: key and certificate in one file, sealed with the agent's key, replaced in
-//! one step. Between making the key and having the certificate it holds a pending enrollment, so
-//! that an enrollment whose answer was lost is repeated with the same key.
+//! one step. Between making a key and having its certificate it holds that key too, so that an enrollment
+//! or a renewal whose answer was lost is repeated with the same key: by two keys that follow one identity
+//! the control plane knows that there are two agents with it.
 
 use std::{io, path::PathBuf};
 
@@ -98,9 +99,7 @@ impl IdentityFile {
     }
 
     fn parse(&self, content: &[u8]) -> Option<OnDisk> {
-        let sealed = content.strip_prefix(MAGIC)?;
-        let opened = self.key.open(sealed, PURPOSE).ok()?;
-        let stored = Stored::decode(opened.expose()).ok()?;
+        let stored = self.open(content)?;
         let agent: AgentName = stored.agent.parse().ok()?;
         let private_key = SecretBytes::from(stored.private_key);
         if stored.chain.is_empty() {
@@ -116,6 +115,39 @@ impl IdentityFile {
         };
         let identity = Identity::new(parts).ok()?;
         Some(OnDisk::Enrolled(Box::new(identity)))
+    }
+
+    fn open(&self, content: &[u8]) -> Option<Stored> {
+        let sealed = content.strip_prefix(MAGIC)?;
+        let opened = self.key.open(sealed, PURPOSE).ok()?;
+        Stored::decode(opened.expose()).ok()
+    }
+
+    /// The key that `identity` is renewed with: the one of a renewal that was begun, or else what `make`
+    /// makes, which is on disk before this answers.
+    ///
+    /// # Errors
+    /// [`FileError`], as what `make` fails with may become.
+    pub fn next_key<E: From<FileError>>(
+        &self,
+        identity: &Identity,
+        make: impl FnOnce() -> Result<SecretBytes, E>,
+    ) -> Result<SecretBytes, E> {
+        let content = files::read_private(&self.path).map_err(|error| self.file_error(error))?;
+        let stored = self.open(&content);
+        let mut stored =
+            stored.ok_or_else(|| FileError::DoesNotOpen(self.path.display().to_string()))?;
+        let begun = std::mem::take(&mut stored.next_private_key);
+        stored.private_key.zeroize();
+        if !begun.is_empty() {
+            return Ok(SecretBytes::from(begun));
+        }
+        let next = make()?;
+        self.save(Stored {
+            next_private_key: next.expose().to_vec(),
+            ..of(identity)
+        })?;
+        Ok(next)
     }
 
     /// Writes a begun enrollment.
@@ -135,19 +167,13 @@ impl IdentityFile {
     /// # Errors
     /// [`FileError`]; the file is then as it was.
     pub fn save_identity(&self, identity: &Identity) -> Result<(), FileError> {
-        self.save(Stored {
-            control_plane: identity.control_plane.to_string(),
-            ca: identity.ca.to_vec(),
-            agent: identity.agent.to_string(),
-            region: identity.region.clone(),
-            chain: identity.chain.iter().map(|it| it.to_vec()).collect(),
-            private_key: identity.private_key.expose().to_vec(),
-        })
+        self.save(of(identity))
     }
 
     fn save(&self, mut stored: Stored) -> Result<(), FileError> {
         let plain = Zeroizing::new(stored.encode_to_vec());
         stored.private_key.zeroize();
+        stored.next_private_key.zeroize();
         let sealed = self
             .key
             .seal(&plain, PURPOSE)
@@ -180,6 +206,20 @@ struct Stored {
     chain: Vec<Vec<u8>>,
     #[prost(bytes = "vec", tag = "6")]
     private_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    next_private_key: Vec<u8>,
+}
+
+fn of(identity: &Identity) -> Stored {
+    Stored {
+        control_plane: identity.control_plane.to_string(),
+        ca: identity.ca.to_vec(),
+        agent: identity.agent.to_string(),
+        region: identity.region.clone(),
+        chain: identity.chain.iter().map(|it| it.to_vec()).collect(),
+        private_key: identity.private_key.expose().to_vec(),
+        next_private_key: Vec::new(),
+    }
 }
 
 impl std::fmt::Debug for Stored {
@@ -224,5 +264,23 @@ mod tests {
         assert!(!raw.windows(key.len()).any(|window| window == key));
         let other = IdentityFile::new(folder.path(), &SealingKey::generate());
         assert!(matches!(other.load(), Err(FileError::DoesNotOpen(_))));
+    }
+
+    #[test]
+    fn a_renewal_that_was_begun_goes_on_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = IdentityFile::new(folder.path(), &SealingKey::generate());
+        let identity = testing::identity(&testing::ca("ca"), "https://127.0.0.1:8444");
+        file.save_identity(&identity).unwrap();
+        let made = |byte| move || Ok::<_, FileError>(SecretBytes::from(vec![byte; 40]));
+        let first = file.next_key(&identity, made(1)).unwrap();
+        assert_eq!(file.next_key(&identity, made(2)).unwrap(), first);
+        let OnDisk::Enrolled(loaded) = file.load().unwrap() else {
+            panic!("not enrolled");
+        };
+        assert!(loaded.private_key == identity.private_key);
+        file.save_identity(&identity).unwrap();
+        let next = file.next_key(&identity, made(3)).unwrap();
+        assert_ne!(next, first, "that renewal is over");
     }
 }

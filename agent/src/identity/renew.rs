@@ -128,7 +128,7 @@ async fn wait_until(due: Timestamp, clock: &dyn Clock, shutdown: &CancellationTo
 
 /// One renewal. The new identity is on disk before it is returned.
 async fn renew(current: &Identity, file: &IdentityFile) -> Result<Identity, RenewError> {
-    let private_key = keys::generate()?;
+    let private_key = file.next_key(current, || Ok::<_, RenewError>(keys::generate()?))?;
     let url = &current.control_plane;
     let stream = dial(url, current.tls()?).await?;
     let mut client = EnrollmentServiceClient::new(channel(url, stream).await?);

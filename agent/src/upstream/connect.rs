@@ -51,7 +51,8 @@ fn refusal(status: &Status) -> String {
     let advice = match status.code() {
         Code::Unauthenticated => {
             "; if the agent was evicted or its identity has expired, remove the file 'identity' \
-             from the data directory and enroll again with a new join token"
+             from the data directory and enroll again with a new join token: one that recovers keeps the \
+             agent's name"
         }
         _ => "",
     };

@@ -74,15 +74,22 @@ impl AgentSessionService for AgentSessionApi {
         request: Request<Streaming<v1::ConnectRequest>>,
     ) -> Result<Response<Outbound>, Status> {
         let agent = authenticate::agent(&request)?;
+        let presented = authenticate::agent_key(&request)?;
         let mut inbound = request.into_inner();
         let greeting = hello(&mut inbound).await?;
-        let attached = self.attach.attach(&agent, greeting).await;
+        let attached = self.attach.attach(&agent, presented, greeting).await;
         let (session, lanes) = attached.map_err(|error| match error {
             AttachError::Unknown(_) => {
                 status(Code::PermissionDenied, "AGENT_UNKNOWN", error.to_string())
             }
             AttachError::Evicted(_) => {
                 status(Code::PermissionDenied, "AGENT_EVICTED", error.to_string())
+            }
+            AttachError::Replaced(_) => {
+                status(Code::PermissionDenied, "AGENT_REPLACED", error.to_string())
+            }
+            AttachError::Suspended(_) => {
+                status(Code::PermissionDenied, "AGENT_SUSPENDED", error.to_string())
             }
             AttachError::Store(error) => status::store(error),
         })?;

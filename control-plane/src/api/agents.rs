@@ -4,6 +4,7 @@ use countersign_proto::v1::{
     self, agent_administration_service_server::AgentAdministrationService,
 };
 use countersign_shared::{
+    address_range::AddressRange,
     name::{AgentName, Id, JoinTokenName},
     time::Timestamp,
     wire::{duration_from_wire, timestamp_to_wire},
@@ -16,9 +17,13 @@ use super::{
 };
 use crate::{
     agents::{Agents, TOKEN_LIFE, TokenRequest},
+    alerts::{Alerts, Verdict},
     dispatch::Attach,
-    model::{Agent, JoinToken},
+    model::{Agent, AlertCause, JoinToken},
 };
+
+/// Most ranges of a join token.
+const MAX_SOURCE_RANGES: usize = 32;
 
 /// AgentAdministrationService over [`Agents`] and the live sessions.
 #[derive(Clone)]
@@ -27,6 +32,8 @@ pub struct AgentAdministrationApi {
     pub agents: Agents,
     /// Who is connected, and drains whom.
     pub attach: Attach,
+    /// Told when an operator has decided.
+    pub alerts: Alerts,
 }
 
 #[tonic::async_trait]
@@ -44,7 +51,14 @@ impl AgentAdministrationService for AgentAdministrationApi {
         if ttl.is_none() {
             violations.add("join_token.ttl", "must be from 1 minute to 7 days");
         }
+        let source_ranges = ranges(&mut violations, &wanted.source_ranges);
+        if wanted.recovers && wanted.agent_id.is_empty() {
+            let problem = "is required for a token that recovers: name the agent";
+            violations.add("join_token.agent_id", problem);
+        }
         let asked = TokenRequest {
+            source_ranges,
+            recovers: wanted.recovers,
             id: violations.optional_id("join_token_id", &request.join_token_id),
             region: violations.optional_id("join_token.region", &wanted.region),
             agent_id: violations.optional_id("join_token.agent_id", &wanted.agent_id),
@@ -149,9 +163,21 @@ impl AgentAdministrationService for AgentAdministrationApi {
         &self,
         request: Request<v1::ResumeAgentRequest>,
     ) -> Result<Response<v1::ResumeAgentResponse>, Status> {
-        let agent = self.set_draining(&request.into_inner().name, false).await?;
+        let text = request.into_inner().name;
+        let agent = self.set_draining(&text, false).await?;
+        self.no_longer_cloned(&name("name", &text)?).await;
         let agent = Some(agent);
         Ok(Response::new(v1::ResumeAgentResponse { agent }))
+    }
+
+    async fn suspend_agent(
+        &self,
+        request: Request<v1::SuspendAgentRequest>,
+    ) -> Result<Response<v1::SuspendAgentResponse>, Status> {
+        let name: AgentName = name("name", &request.into_inner().name)?;
+        let suspended = self.attach.suspend(&name).await.map_err(status::store)?;
+        let agent = Some(self.agent_to_wire(&suspended).await?);
+        Ok(Response::new(v1::SuspendAgentResponse { agent }))
     }
 
     async fn evict_agent(
@@ -160,12 +186,19 @@ impl AgentAdministrationService for AgentAdministrationApi {
     ) -> Result<Response<v1::EvictAgentResponse>, Status> {
         let name: AgentName = name("name", &request.into_inner().name)?;
         let evicted = self.attach.evict(&name).await.map_err(status::store)?;
+        self.no_longer_cloned(&name).await;
         let agent = Some(self.agent_to_wire(&evicted).await?);
         Ok(Response::new(v1::EvictAgentResponse { agent }))
     }
 }
 
 impl AgentAdministrationApi {
+    /// An operator has decided what becomes of an agent.
+    async fn no_longer_cloned(&self, agent: &AgentName) {
+        let clear = Verdict::Clear(AlertCause::AgentIdentityCloned, agent.to_string());
+        self.alerts.apply_all(vec![clear]).await;
+    }
+
     async fn set_draining(&self, text: &str, draining: bool) -> Result<v1::Agent, Status> {
         let name: AgentName = name("name", text)?;
         let changed = self.attach.set_draining(&name, draining).await;
@@ -188,6 +221,7 @@ impl AgentAdministrationApi {
         };
         let state = match (leaving, leased) {
             _ if agent.evicted_at.is_some() => v1::AgentState::Evicted,
+            _ if agent.suspended_at.is_some() => v1::AgentState::Suspended,
             (false, _) => v1::AgentState::Active,
             (true, 0) => v1::AgentState::Drained,
             (true, _) => v1::AgentState::Draining,
@@ -208,6 +242,22 @@ impl AgentAdministrationApi {
             state: state.into(),
         })
     }
+}
+
+/// Ranges in CIDR notation.
+fn ranges(violations: &mut Violations, texts: &[String]) -> Vec<AddressRange> {
+    const FIELD: &str = "join_token.source_ranges";
+    if texts.len() > MAX_SOURCE_RANGES {
+        violations.add(FIELD, format!("must be at most {MAX_SOURCE_RANGES}"));
+    }
+    let mut ranges = Vec::with_capacity(texts.len());
+    for text in texts {
+        match text.parse() {
+            Ok(range) => ranges.push(range),
+            Err(error) => violations.add(FIELD, format!("'{text}': {error}")),
+        }
+    }
+    ranges
 }
 
 /// A duration that may be negative.
@@ -236,6 +286,12 @@ fn token_to_wire(token: &JoinToken, now: Timestamp) -> v1::JoinToken {
         name: token.name.to_string(),
         region: text(token.region.as_ref()),
         agent_id: text(token.agent_id.as_ref()),
+        source_ranges: token
+            .source_ranges
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        recovers: token.recovers,
         ttl: None,
         expire_time: Some(timestamp_to_wire(token.expires_at)),
         create_time: Some(timestamp_to_wire(token.created_at)),

@@ -198,6 +198,7 @@ fn cause_to_wire(cause: AlertCause) -> v1::AlertCause {
         AlertCause::DestinationFailing => v1::AlertCause::DestinationFailing,
         AlertCause::DeliveriesDeadLettered => v1::AlertCause::DeliveriesDeadLettered,
         AlertCause::OrderingKeysBlocked => v1::AlertCause::OrderingKeysBlocked,
+        AlertCause::AgentIdentityCloned => v1::AlertCause::AgentIdentityCloned,
     }
 }
 

@@ -14,6 +14,8 @@ use crate::auth::Principal;
 pub struct Peer {
     /// Which agent it is, if it has presented an identity certificate of ours.
     pub agent: Option<AgentName>,
+    /// SHA-256 of the public key in that certificate.
+    pub agent_key: Option<[u8; 32]>,
     /// Which principal it is, by its client certificate.
     pub client: Option<Arc<Principal>>,
     /// Its address.
@@ -33,6 +35,17 @@ pub(super) fn agent<T>(request: &Request<T>) -> Result<AgentName, Status> {
             "this needs an agent's identity certificate: enroll first",
         )
     })
+}
+
+/// SHA-256 of the public key that the agent has proved to hold.
+///
+/// # Errors
+/// As [`agent`].
+pub(super) fn agent_key<T>(request: &Request<T>) -> Result<[u8; 32], Status> {
+    agent(request)?;
+    let peer = request.extensions().get::<Peer>();
+    peer.and_then(|peer| peer.agent_key)
+        .ok_or_else(status::no_key)
 }
 
 /// Who makes a call.

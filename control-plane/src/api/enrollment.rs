@@ -13,8 +13,11 @@ use super::{
 };
 use crate::{
     agents::{Agents, EnrollError},
+    alerts::{Alerts, Verdict},
     audit::{self, Call, Refusal, Refusals},
     auth::{Attempts, Source},
+    dispatch::Attach,
+    model::{AlertCause, AlertSeverity, Finding},
 };
 
 /// EnrollmentService over [`Agents`].
@@ -24,6 +27,10 @@ pub struct EnrollmentApi {
     pub agents: Agents,
     /// Failed attempts at join tokens.
     pub attempts: Arc<Attempts>,
+    /// Ends sessions of agents that are let in no more.
+    pub attach: Attach,
+    /// Told of identities that are in use twice.
+    pub alerts: Alerts,
     /// Gathers refusals for the audit log.
     pub refusals: Arc<Refusals>,
 }
@@ -53,7 +60,7 @@ impl EnrollmentService for EnrollmentApi {
         let (name, method) = (agent.to_string(), "EnrollmentService/Enroll");
         // The request holds the token, so its hash is left out: what is short can be guessed.
         let call = Call::new(&name, address, method, csr, vec![name.clone()], clock);
-        let enrolling = self.agents.enroll(&request.token, agent, csr);
+        let enrolling = self.agents.enroll(&request.token, agent, address, csr);
         let enrolled = audit::scope(call, enrolling).await;
         if let (Err(EnrollError::Token(_)), Some(source)) = (&enrolled, source) {
             self.attempts.failed(source, self.agents.clock.now());
@@ -68,6 +75,8 @@ impl EnrollmentService for EnrollmentApi {
             };
             self.refusals.note(refusal, self.agents.clock.now());
         })?;
+        // One that was recovered has its session under its old identity.
+        self.attach.end_session(&enrolled.agent.name);
         let region = enrolled.agent.region.as_ref();
         Ok(Response::new(v1::EnrollResponse {
             agent: enrolled.agent.name.to_string(),
@@ -81,12 +90,17 @@ impl EnrollmentService for EnrollmentApi {
         request: Request<v1::RenewIdentityRequest>,
     ) -> Result<Response<v1::RenewIdentityResponse>, Status> {
         let agent = authenticate::agent(&request)?;
+        let presented = authenticate::agent_key(&request)?;
         let address = address(&request);
         let request = request.into_inner().certificate_signing_request;
         let clock = Arc::clone(&self.agents.clock);
         let (name, method) = (agent.to_string(), "EnrollmentService/RenewIdentity");
         let call = Call::new(&name, address, method, &request, vec![name.clone()], clock);
-        let renewed = audit::scope(call, self.agents.renew(&agent, &request)).await;
+        let renewed = audit::scope(call, self.agents.renew(&agent, presented, &request)).await;
+        if let Err(EnrollError::Cloned(agent, ended)) = &renewed {
+            self.attach.is_out(agent, ended.clone());
+            self.alerts.apply_all(vec![cloned(agent)]).await;
+        }
         let renewed = renewed.map_err(status::enroll)?;
         Ok(Response::new(v1::RenewIdentityResponse {
             certificate_chain: renewed.chain.into_iter().map(Into::into).collect(),
@@ -99,4 +113,18 @@ fn address<T>(request: &Request<T>) -> Option<IpAddr> {
         .extensions()
         .get::<Peer>()
         .and_then(|peer| peer.address)
+}
+
+fn cloned(agent: &AgentName) -> Verdict {
+    Verdict::Raise(Finding {
+        cause: AlertCause::AgentIdentityCloned,
+        resource: agent.to_string(),
+        severity: AlertSeverity::Critical,
+        message: format!(
+            "two agents have the identity of {agent}: its data directory was copied. Both are suspended. Find \
+             out which one is yours; if it is certain that the other is gone, give yours a new identity with \
+             a join token that recovers it; otherwise evict it, rotate the certificates and secrets that it \
+             held, and enroll anew"
+        ),
+    })
 }

@@ -175,6 +175,10 @@ pub(super) fn enroll(error: EnrollError) -> Status {
         EnrollError::Name(_) => status(Code::PermissionDenied, "AGENT_NAME_REFUSED", message),
         EnrollError::NameTaken(_) => status(Code::AlreadyExists, "AGENT_EXISTS", message),
         EnrollError::Evicted(_) => status(Code::PermissionDenied, "AGENT_EVICTED", message),
+        EnrollError::Source => status(Code::PermissionDenied, "SOURCE_REFUSED", message),
+        EnrollError::NothingToRecover(_) => status(Code::NotFound, "AGENT_UNKNOWN", message),
+        EnrollError::Suspended(_) => status(Code::PermissionDenied, "AGENT_SUSPENDED", message),
+        EnrollError::Cloned(..) => status(Code::PermissionDenied, "AGENT_IDENTITY_CLONED", message),
         EnrollError::Ca(error) => ca(error),
     }
 }

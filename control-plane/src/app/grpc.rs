@@ -243,12 +243,15 @@ impl Services {
             agents: AgentAdministrationApi {
                 agents: agents.clone(),
                 attach: attach.clone(),
+                alerts: alerts.clone(),
             },
             alerts: AlertApi {
-                alerts,
+                alerts: alerts.clone(),
                 tasks: tasks.clone(),
             },
             enrollment: EnrollmentApi {
+                attach: attach.clone(),
+                alerts,
                 refusals: Arc::clone(&audit.refusals),
                 agents,
                 attempts: Arc::new(Attempts::new(config.access.failed_attempts_per_minute)),

@@ -328,6 +328,10 @@ fn agents_of(trust_domain: Arc<str>) -> Recognise {
         agent: chain
             .first()
             .and_then(|leaf| ca::identity_of(&trust_domain, leaf)),
+        agent_key: chain
+            .first()
+            .and_then(|leaf| tls::certificate_facts(leaf))
+            .map(|facts| facts.public_key_sha256),
         ..Peer::default()
     })
 }

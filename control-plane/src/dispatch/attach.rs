@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bundles::{BundleError, Bundles},
-    model::Agent,
+    model::{Agent, DestinationKey},
     signals::{Ended, Wake},
     store::{Store, StoreError},
     vault::Vault,
@@ -33,6 +33,12 @@ pub enum AttachError {
     /// The agent was taken out for good.
     #[error("{0} was evicted: enroll under another name with a new join token")]
     Evicted(AgentName),
+    /// It has another identity meanwhile.
+    #[error("this identity of {0} was replaced by another: use that one")]
+    Replaced(AgentName),
+    /// An operator has suspended it, or it was found to be two.
+    #[error("{0} is suspended: an operator resumes or evicts it")]
+    Suspended(AgentName),
     /// The store does not answer.
     #[error(transparent)]
     Store(StoreError),
@@ -82,13 +88,15 @@ pub struct Attach {
 }
 
 impl Attach {
-    /// Begins a session for `agent`, which has proved its identity.
+    /// Begins a session for `agent`, which has proved its identity with the key `presented` (SHA-256 of the
+    /// public key).
     ///
     /// # Errors
     /// [`AttachError`].
     pub async fn attach(
         &self,
         agent: &AgentName,
+        presented: [u8; 32],
         greeting: Greeting,
     ) -> Result<(Arc<Session>, Lanes), AttachError> {
         let now = self.clock.now();
@@ -96,8 +104,10 @@ impl Attach {
             Err(StoreError::NotFound(_)) => return Err(AttachError::Unknown(agent.clone())),
             known => known.map_err(AttachError::Store)?,
         };
-        if known.evicted_at.is_some() {
-            return Err(AttachError::Evicted(agent.clone()));
+        let_in(&known)?;
+        let keys = [Some(known.public_key_sha256), known.previous_key_sha256];
+        if !keys.contains(&Some(presented)) {
+            return Err(AttachError::Replaced(agent.clone()));
         }
         let version: String = greeting.version.chars().take(64).collect();
         let seen = self.store.agent_seen(agent, Some(version), None, now).await;
@@ -126,9 +136,9 @@ impl Attach {
         // It may have been drained, resumed or evicted before it was known here.
         let known = self.store.agent(agent).await;
         let known = known.map_err(AttachError::Store)?;
-        if known.evicted_at.is_some() {
+        if let Err(refused) = let_in(&known) {
             self.sessions.remove(&session);
-            return Err(AttachError::Evicted(agent.clone()));
+            return Err(refused);
         }
         session.set_draining(known.draining);
         self.wake.poke();
@@ -160,16 +170,38 @@ impl Attach {
     pub async fn evict(&self, agent: &AgentName) -> Result<Agent, StoreError> {
         let now = self.clock.now();
         let (evicted, released) = self.store.evict_agent(agent, now).await?;
-        // After it is stored: it can't come back in between.
-        if let Some(session) = self.sessions.get(agent) {
-            self.sessions.remove(&session);
-        }
+        self.is_out(agent, released);
+        tracing::warn!(%agent, "an operator evicts an agent");
+        Ok(evicted)
+    }
+
+    /// Lets an agent in no more until it is resumed. What it had in hand goes to others.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn suspend(&self, agent: &AgentName) -> Result<Agent, StoreError> {
+        let (suspended, released) = self.store.suspend_agent(agent, self.clock.now()).await?;
+        self.is_out(agent, released);
+        tracing::warn!(%agent, "an operator suspends an agent");
+        Ok(suspended)
+    }
+
+    /// The store lets an agent in no more: its session ends, and its leases, whose destinations these are,
+    /// go to others. To be called after it is stored, so that it can't come back in between.
+    pub fn is_out(&self, agent: &AgentName, released: Vec<DestinationKey>) {
+        self.end_session(agent);
+        let now = self.clock.now();
         for destination in released {
             self.wake.lease_ended(destination, Ended::one());
             self.wake.due(destination, now);
         }
-        tracing::warn!(%agent, "an operator evicts an agent");
-        Ok(evicted)
+    }
+
+    /// Ends an agent's session, if it has one.
+    pub fn end_session(&self, agent: &AgentName) {
+        if let Some(session) = self.sessions.get(agent) {
+            self.sessions.remove(&session);
+        }
     }
 
     async fn send_what_differs(&self, session: &Session, held: Vec<HeldBundle>) {
@@ -210,5 +242,15 @@ impl Attach {
             vault: Arc::clone(&self.vault),
             bundles: self.bundles.clone(),
         }
+    }
+}
+
+/// An agent that was taken out is not let in.
+fn let_in(agent: &Agent) -> Result<(), AttachError> {
+    let name = || agent.name.clone();
+    match (agent.evicted_at, agent.suspended_at) {
+        (Some(_), _) => Err(AttachError::Evicted(name())),
+        (None, Some(_)) => Err(AttachError::Suspended(name())),
+        (None, None) => Ok(()),
     }
 }

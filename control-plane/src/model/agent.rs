@@ -1,6 +1,7 @@
 //! Agents, their join tokens, and what they hold.
 
 use countersign_shared::{
+    address_range::AddressRange,
     name::{AgentName, DestinationName, Id, JoinTokenName},
     time::Timestamp,
 };
@@ -16,6 +17,10 @@ pub struct JoinToken {
     pub region: Option<Id>,
     /// The only agent name that may use it.
     pub agent_id: Option<Id>,
+    /// The only addresses that it may be used from; none: all.
+    pub source_ranges: Vec<AddressRange>,
+    /// It gives an agent that is enrolled already a new identity, instead of enrolling one.
+    pub recovers: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it stops being usable.
@@ -69,6 +74,41 @@ pub struct Agent {
     pub draining: bool,
     /// Since when it is taken out for good.
     pub evicted_at: Option<Timestamp>,
+    /// Since when it is not let in, until an operator resumes it.
+    pub suspended_at: Option<Timestamp>,
+    /// SHA-256 of the public key (SubjectPublicKeyInfo) of its newest identity.
+    pub public_key_sha256: [u8; 32],
+    /// Of the one before: it stays in use until the agent has the newest on its disk.
+    pub previous_key_sha256: Option<[u8; 32]>,
+}
+
+/// What a request for a renewed identity is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The next one.
+    Next,
+    /// The last one again: its answer was lost.
+    Repeated,
+    /// One more from an identity that was renewed already, with another key: there are two agents with
+    /// one identity.
+    Cloned,
+}
+
+impl Agent {
+    /// What it means that the holder of the key `presented` asks for an identity with the key
+    /// `requested`. An agent has its next key on disk before it asks, and asks with the same until it
+    /// has an answer; so two keys that follow the same one are the keys of two agents.
+    pub fn renewal(&self, presented: &[u8; 32], requested: &[u8; 32]) -> Renewal {
+        let newest = presented == &self.public_key_sha256;
+        let again = requested == &self.public_key_sha256;
+        let before = Some(presented) == self.previous_key_sha256.as_ref();
+        match (newest, again) {
+            (true, true) => Renewal::Repeated,
+            (true, false) => Renewal::Next,
+            (false, true) if before => Renewal::Repeated,
+            (false, _) => Renewal::Cloned,
+        }
+    }
 }
 
 /// What became of a bundle at an agent.
@@ -99,4 +139,45 @@ pub struct BundleAcknowledgement {
     pub reason: String,
     /// When it said so.
     pub at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_keys_that_follow_one_are_the_keys_of_two_agents() {
+        let at = Timestamp::from_unix_seconds(1);
+        let agent = Agent {
+            name: "agents/edge-1".parse().unwrap(),
+            region: None,
+            version: String::new(),
+            created_at: at,
+            last_seen_at: at,
+            identity_not_after: at,
+            draining: false,
+            evicted_at: None,
+            suspended_at: None,
+            public_key_sha256: [2; 32],
+            previous_key_sha256: Some([1; 32]),
+        };
+        for (presented, requested, expected) in [
+            (2, 3, Renewal::Next),
+            (2, 2, Renewal::Repeated),
+            // The answer was lost, or the agent ended before it was on its disk.
+            (1, 2, Renewal::Repeated),
+            (1, 3, Renewal::Cloned),
+            (1, 1, Renewal::Cloned),
+            (0, 3, Renewal::Cloned),
+            (0, 2, Renewal::Cloned),
+        ] {
+            let judged = agent.renewal(&[presented; 32], &[requested; 32]);
+            assert_eq!(judged, expected, "{presented} asks for {requested}");
+        }
+        let fresh = Agent {
+            previous_key_sha256: None,
+            ..agent
+        };
+        assert_eq!(fresh.renewal(&[1; 32], &[2; 32]), Renewal::Cloned);
+    }
 }

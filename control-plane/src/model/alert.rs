@@ -33,6 +33,8 @@ pub enum AlertCause {
     DeliveriesDeadLettered,
     /// Dead letters hold ordering keys.
     OrderingKeysBlocked,
+    /// Two agents have one identity.
+    AgentIdentityCloned,
 }
 
 impl AlertCause {
@@ -51,6 +53,7 @@ impl AlertCause {
         Self::DestinationFailing,
         Self::DeliveriesDeadLettered,
         Self::OrderingKeysBlocked,
+        Self::AgentIdentityCloned,
     ];
 
     /// The cause as API, logs, metrics and the store write it.
@@ -69,6 +72,7 @@ impl AlertCause {
             Self::DestinationFailing => "DESTINATION_FAILING",
             Self::DeliveriesDeadLettered => "DELIVERIES_DEAD_LETTERED",
             Self::OrderingKeysBlocked => "ORDERING_KEYS_BLOCKED",
+            Self::AgentIdentityCloned => "AGENT_IDENTITY_CLONED",
         }
     }
 

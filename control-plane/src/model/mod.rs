@@ -14,7 +14,9 @@ mod tenant;
 mod token;
 
 pub use access::{ApiKey, ApiKeyHash, ClientIdentity, ClientRule, Role, Scope};
-pub use agent::{Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse};
+pub use agent::{
+    Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse, Renewal,
+};
 pub use alert::{Alert, AlertCause, AlertSeverity, Evidence, Expiring, Finding, Shown};
 pub use audit::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord};
 pub use certificate::{

@@ -26,8 +26,8 @@ use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
     BundleAcknowledgement, Cancelled, ClientCertificate, DeadLetter, Delivery, DeliveryFilter,
     Destination, DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring,
-    Finding, Grant, JoinToken, Leased, Load, NewDelivery, Page, ReplayFilter, RequestKey, Retried,
-    Serial, Settled, Settlement, SigningSecret,
+    Finding, Grant, JoinToken, Leased, Load, NewDelivery, Page, Renewal, ReplayFilter, RequestKey,
+    Retried, Serial, Settled, Settlement, SigningSecret,
 };
 
 pub use access::AccessStore;
@@ -421,7 +421,8 @@ pub trait AgentStore: Send + Sync {
     async fn revoke_join_token(&self, name: &JoinTokenName, now: Timestamp) -> Result<JoinToken>;
     /// Binds a token to a key and makes the agent. Repeating it with the same key is fine;
     /// `Precondition` when the token is bound to another key, `AlreadyExists` when another agent
-    /// has the name.
+    /// has the name. A token that recovers gives an agent that there is the new key instead, ends its
+    /// suspension, and answers `NotFound` when there is none.
     async fn enroll(&self, enrollment: Enrollment) -> Result<Agent>;
     /// One agent.
     async fn agent(&self, name: &AgentName) -> Result<Agent>;
@@ -435,7 +436,23 @@ pub trait AgentStore: Send + Sync {
         identity_not_after: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<()>;
-    /// Drains an agent or resumes it.
+    /// Gives an agent the key `requested` in the place of the key `presented`, if it is the next
+    /// ([`Agent::renewal`]); one that is cloned is suspended. Answers with the agent after that, and with the
+    /// destination of each lease that ended.
+    async fn renew_agent(
+        &self,
+        name: &AgentName,
+        presented: [u8; 32],
+        requested: [u8; 32],
+        now: Timestamp,
+    ) -> Result<(Agent, Renewal, Vec<DestinationKey>)>;
+    /// Lets an agent in no more and ends its leases. Answers with the destination of each that ended.
+    async fn suspend_agent(
+        &self,
+        name: &AgentName,
+        now: Timestamp,
+    ) -> Result<(Agent, Vec<DestinationKey>)>;
+    /// Drains an agent, or resumes it, which ends its suspension too.
     async fn set_agent_draining(&self, name: &AgentName, draining: bool) -> Result<Agent>;
     /// Takes an agent out for good and ends its leases. Answers with the destination of each that ended.
     async fn evict_agent(

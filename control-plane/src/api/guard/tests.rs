@@ -66,6 +66,7 @@ impl World {
         *request.uri_mut() = path.parse().unwrap();
         request.extensions_mut().insert(Peer {
             agent: None,
+            agent_key: None,
             client: None,
             address: Some(IpAddr::from([192, 0, 2, 1])),
         });

@@ -117,6 +117,11 @@ pub const TABLE: &[Rule] = &[
         Needs::AllAccounts,
     ),
     rule(
+        "AgentAdministrationService/SuspendAgent",
+        OPERATE,
+        Needs::AllAccounts,
+    ),
+    rule(
         "AgentAdministrationService/ResumeAgent",
         OPERATE,
         Needs::AllAccounts,

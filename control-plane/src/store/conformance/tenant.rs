@@ -192,6 +192,8 @@ pub(super) async fn agents(store: &impl Store) {
         secret_sha256: [1; 32],
         region: Some(id("eu")),
         agent_id: None,
+        source_ranges: Vec::new(),
+        recovers: false,
         created_at: at(1),
         expires_at: at(100),
         revoked_at: None,

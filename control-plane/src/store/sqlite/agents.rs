@@ -20,7 +20,7 @@ use crate::{
     audit,
     model::{
         Agent, BundleAcknowledgement, BundleStatus, DestinationKey, Enrollment, JoinToken,
-        JoinTokenUse, Page,
+        JoinTokenUse, Page, Renewal,
     },
     store::{AgentStore, Result, StoreError},
 };
@@ -31,13 +31,16 @@ impl AgentStore for SqliteStore {
         audit::about(&token.name);
         self.write(move |connection| {
             let insert = "INSERT OR IGNORE INTO join_tokens
-                          (id, secret_sha256, region, agent_id, created_at, expires_at)
-                          VALUES (?, ?, ?, ?, ?, ?)";
+                          (id, secret_sha256, region, agent_id, source_ranges, recovers, created_at,
+                           expires_at)
+                          VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
             let made = params![
                 token.name.id().as_str(),
                 token.secret_sha256,
                 token.region.as_ref().map(Id::as_str),
                 token.agent_id.as_ref().map(Id::as_str),
+                Column(token.source_ranges.as_slice()),
+                token.recovers,
                 Column(token.created_at),
                 Column(token.expires_at)
             ];
@@ -122,9 +125,48 @@ impl AgentStore for SqliteStore {
     async fn set_agent_draining(&self, name: &AgentName, draining: bool) -> Result<Agent> {
         let name = name.clone();
         self.write(move |connection| {
-            let update = "UPDATE agents SET draining = ? WHERE id = ?";
+            let update = "UPDATE agents SET draining = ?1,
+                          suspended_at = iif(?1, suspended_at, NULL) WHERE id = ?2";
             execute(connection, update, params![draining, name.id().as_str()])?;
             read_agent(connection, &name)
+        })
+        .await
+    }
+
+    async fn renew_agent(
+        &self,
+        name: &AgentName,
+        presented: [u8; 32],
+        requested: [u8; 32],
+        now: Timestamp,
+    ) -> Result<(Agent, Renewal, Vec<DestinationKey>)> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let renewal = read_agent(connection, &name)?.renewal(&presented, &requested);
+            let ended = match renewal {
+                Renewal::Repeated => Vec::new(),
+                Renewal::Next => {
+                    let update = "UPDATE agents SET previous_key_sha256 = public_key_sha256,
+                                  public_key_sha256 = ? WHERE id = ?";
+                    execute(connection, update, params![requested, name.id().as_str()])?;
+                    Vec::new()
+                }
+                Renewal::Cloned => suspend(connection, &name, now)?,
+            };
+            Ok((read_agent(connection, &name)?, renewal, ended))
+        })
+        .await
+    }
+
+    async fn suspend_agent(
+        &self,
+        name: &AgentName,
+        now: Timestamp,
+    ) -> Result<(Agent, Vec<DestinationKey>)> {
+        let name = name.clone();
+        self.write(move |connection| {
+            let ended = suspend(connection, &name, now)?;
+            Ok((read_agent(connection, &name)?, ended))
         })
         .await
     }
@@ -201,6 +243,8 @@ fn token(row: &Row<'_>) -> rusqlite::Result<JoinToken> {
         secret_sha256: row.get("secret_sha256")?,
         region: get_optional(row, "region")?,
         agent_id: get_optional(row, "agent_id")?,
+        source_ranges: get(row, "source_ranges")?,
+        recovers: row.get("recovers")?,
         created_at: get(row, "created_at")?,
         expires_at: get(row, "expires_at")?,
         revoked_at: get_optional(row, "revoked_at")?,
@@ -231,6 +275,9 @@ fn enroll(connection: &Connection, new: &Enrollment) -> Result<Agent> {
         new.token.id().as_str()
     ];
     execute(connection, update, used)?;
+    if token.recovers {
+        return recover(connection, new);
+    }
     let insert = "INSERT OR IGNORE INTO agents (id, region, version, created_at, last_seen_at,
                   identity_not_after, public_key_sha256) VALUES (?, ?, '', ?, ?, ?, ?)";
     let made = params![
@@ -245,6 +292,32 @@ fn enroll(connection: &Connection, new: &Enrollment) -> Result<Agent> {
         return Err(StoreError::AlreadyExists(new.used.agent.to_string()));
     }
     read_agent(connection, &new.used.agent)
+}
+
+/// A new identity in the place of what the agent had.
+fn recover(connection: &Connection, new: &Enrollment) -> Result<Agent> {
+    let update = "UPDATE agents SET public_key_sha256 = ?, previous_key_sha256 = NULL,
+                  suspended_at = NULL, identity_not_after = ?, last_seen_at = ? WHERE id = ?";
+    let name = new.used.agent.id().as_str();
+    let values = params![
+        new.used.public_key_sha256,
+        Column(new.identity_not_after),
+        Column(new.now),
+        name
+    ];
+    execute(connection, update, values)?;
+    // No row was changed when there is no such agent.
+    read_agent(connection, &new.used.agent)
+}
+
+fn suspend(
+    connection: &Connection,
+    name: &AgentName,
+    now: Timestamp,
+) -> Result<Vec<DestinationKey>> {
+    let update = "UPDATE agents SET suspended_at = coalesce(suspended_at, ?) WHERE id = ?";
+    execute(connection, update, params![Column(now), name.id().as_str()])?;
+    leases::release_all_but(connection, name, &HashSet::new(), now)
 }
 
 fn read_agent(connection: &Connection, name: &AgentName) -> Result<Agent> {
@@ -263,6 +336,9 @@ fn agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
         identity_not_after: get(row, "identity_not_after")?,
         draining: row.get("draining")?,
         evicted_at: get_optional(row, "evicted_at")?,
+        suspended_at: get_optional(row, "suspended_at")?,
+        public_key_sha256: row.get("public_key_sha256")?,
+        previous_key_sha256: row.get("previous_key_sha256")?,
     })
 }
 

@@ -240,6 +240,8 @@ CREATE TABLE join_tokens (
     secret_sha256     BLOB NOT NULL,
     region            TEXT,
     agent_id          TEXT,
+    source_ranges     TEXT NOT NULL,
+    recovers          INTEGER NOT NULL,
     created_at        INTEGER NOT NULL,
     expires_at        INTEGER NOT NULL,
     revoked_at        INTEGER,
@@ -257,7 +259,9 @@ CREATE TABLE agents (
     identity_not_after INTEGER NOT NULL,
     public_key_sha256  BLOB NOT NULL,
     draining           INTEGER NOT NULL DEFAULT 0,
-    evicted_at         INTEGER
+    evicted_at         INTEGER,
+    suspended_at       INTEGER,
+    previous_key_sha256 BLOB
 ) STRICT;
 
 CREATE TABLE bundle_acknowledgements (

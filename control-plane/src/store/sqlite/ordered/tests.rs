@@ -493,6 +493,8 @@ async fn enroll(store: &SqliteStore, agent: &AgentName) {
         secret_sha256: [1; 32],
         region: None,
         agent_id: None,
+        source_ranges: Vec::new(),
+        recovers: false,
         created_at: at(1),
         expires_at: at(2),
         revoked_at: None,
