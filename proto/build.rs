@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(
             [
                 "Bundle",
+                "BundleSecrets",
                 "CreateApiKeyResponse",
                 "StandbyCertificate",
                 "CreateJoinTokenResponse",

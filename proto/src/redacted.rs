@@ -4,7 +4,7 @@
 use std::fmt::{Debug, Formatter, Result};
 
 use crate::v1::{
-    Bundle, CreateApiKeyResponse, CreateJoinTokenResponse, EnrollRequest,
+    Bundle, BundleSecrets, CreateApiKeyResponse, CreateJoinTokenResponse, EnrollRequest,
     RevealSigningSecretResponse, StandbyCertificate,
 };
 
@@ -14,6 +14,12 @@ impl Debug for Bundle {
             .field("destination", &self.destination)
             .field("generation", &self.generation)
             .finish_non_exhaustive()
+    }
+}
+
+impl Debug for BundleSecrets {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("BundleSecrets").finish_non_exhaustive()
     }
 }
 

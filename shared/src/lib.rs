@@ -7,7 +7,7 @@
 //! 1. `time`, `secret`, `files`, `digest`, `address_range`, `headers`
 //! 2. `random`
 //! 3. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`, `hygiene`
-//! 4. `outcome`, `bundle`, `job`, `join_token`
+//! 4. `outcome`, `bundle`, `hpke`, `job`, `join_token`
 //! 5. `probe`
 //! 6. `wire`
 
@@ -18,6 +18,7 @@ pub mod config;
 pub mod digest;
 pub mod files;
 pub mod headers;
+pub mod hpke;
 pub mod hygiene;
 pub mod job;
 pub mod join_token;

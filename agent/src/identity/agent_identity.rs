@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use countersign_shared::{
+    hpke::{self, PUBLIC_LENGTH},
     name::AgentName,
     secret::SecretBytes,
     time::Timestamp,
@@ -14,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 
+use super::keys;
 use crate::transport::{ControlPlaneUrl, tls_builder};
 
 /// The identity in use; a renewed one is used from the next connection on.
@@ -113,6 +115,14 @@ impl Identity {
             .with_webpki_verifier(verifier)
             .with_client_auth_cert(self.chain.clone(), PrivateKeyDer::Pkcs8(key))
             .map_err(|_| IdentityError::OtherKey)
+    }
+
+    /// Signs for a key that secrets are sealed to.
+    ///
+    /// # Errors
+    /// When the identity's key does not sign, which does not happen.
+    pub fn vouch(&self, sealing_key: &[u8; PUBLIC_LENGTH]) -> Result<Vec<u8>, rcgen::Error> {
+        keys::sign(&self.private_key, &hpke::vouched(&self.agent, sealing_key))
     }
 
     /// Whether the certificate is within its validity.

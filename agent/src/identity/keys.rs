@@ -1,7 +1,7 @@
 //! Keys of the agent's own: P-256, made here, and the signing request that proves possession.
 
 use countersign_shared::secret::SecretBytes;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, SigningKey as _};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 /// A new P-256 key: PKCS#8 in DER.
@@ -18,6 +18,12 @@ pub(super) fn signing_request(private_key: &SecretBytes) -> Result<Vec<u8>, rcge
     let mut parameters = CertificateParams::new(Vec::new())?;
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     Ok(parameters.serialize_request(&key)?.der().to_vec())
+}
+
+/// A signature by ECDSA P-256 with SHA-256, in DER.
+pub(super) fn sign(private_key: &SecretBytes, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+    let der = PrivatePkcs8KeyDer::from(private_key.expose());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)?.sign(message)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use countersign_proto::v1::{
     agent_session_service_client::AgentSessionServiceClient, connect_request,
     connect_response::Message,
 };
+use countersign_shared::hpke::HpkeError;
 use thiserror::Error;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,6 +45,10 @@ pub(super) enum OpenError {
     Silent,
     #[error("the control plane's first message is not welcome")]
     NoWelcome,
+    #[error("no key could be made for the session ({0})")]
+    Key(#[from] HpkeError),
+    #[error("the identity's key does not sign ({0})")]
+    Sign(#[from] rcgen::Error),
 }
 
 fn refusal(status: &Status) -> String {

@@ -4,16 +4,19 @@
 use std::{sync::Arc, time::Duration};
 
 use countersign_proto::v1::{HeldBundle, Hello, Welcome};
-use countersign_shared::{VERSION, random, time::Timestamp, wire};
+use countersign_shared::{VERSION, hpke::RecipientKey, random, time::Timestamp, wire};
 use tokio::sync::mpsc;
 
 use super::{
-    connect::{Open, open},
+    connect::{Open, OpenError, open},
     parts::Parts,
     reconnect::Reconnect,
     session::{Ended, converse},
 };
-use crate::deliver::{Activation, Prepared};
+use crate::{
+    deliver::{Activation, Prepared},
+    identity::Identity,
+};
 
 /// Clocks that differ by more are worth a warning.
 const SKEW: Duration = Duration::from_secs(30);
@@ -25,13 +28,13 @@ pub async fn run(parts: Parts, mut activations: mpsc::Receiver<Activation>) {
     loop {
         let identity = parts.identity.load_full();
         let opened = tokio::select! {
-            opened = open(&identity, hello(&parts)) => opened,
+            opened = begin(&parts, &identity) => opened,
             () = parts.shutdown.cancelled() => break,
         };
         match opened {
-            Ok(open) => {
+            Ok((open, key)) => {
                 reconnect.welcomed(reconnect_window(&open.welcome));
-                if let Ended::Done = hold(&parts, open, &mut activations).await {
+                if let Ended::Done = hold(&parts, open, &key, &mut activations).await {
                     return;
                 }
             }
@@ -50,14 +53,30 @@ pub async fn run(parts: Parts, mut activations: mpsc::Receiver<Activation>) {
     finish_alone(&parts).await;
 }
 
+/// Opens a session, with a key of its own that its secrets are sealed to.
+async fn begin(parts: &Parts, identity: &Identity) -> Result<(Open, RecipientKey), OpenError> {
+    let key = RecipientKey::generate()?;
+    let hello = Hello {
+        sealing_key: key.public().to_vec().into(),
+        sealing_key_signature: identity.vouch(key.public())?.into(),
+        ..hello(parts)
+    };
+    Ok((open(identity, hello).await?, key))
+}
+
 /// One session, from welcome to its end.
-async fn hold(parts: &Parts, open: Open, activations: &mut mpsc::Receiver<Activation>) -> Ended {
+async fn hold(
+    parts: &Parts,
+    open: Open,
+    key: &RecipientKey,
+    activations: &mut mpsc::Receiver<Activation>,
+) -> Ended {
     let session = open.welcome.session_id.clone();
     tracing::info!(session, "connected to the control plane");
     warn_of_skew(&open.welcome, parts.clock.now());
     parts.outbox.begin_session();
     parts.metrics.connected.set(1);
-    let ended = converse(parts, open, activations).await;
+    let ended = converse(parts, open, key, activations).await;
     parts.metrics.connected.set(0);
     parts.outbox.end_session();
     match &ended {
@@ -95,6 +114,7 @@ fn hello(parts: &Parts) -> Hello {
         held_bundles: parts.lanes.bundles().iter().map(held).collect(),
         held_leases: leases.into_iter().map(wire::lease_to_wire).collect(),
         agent_time: Some(wire::timestamp_to_wire(parts.clock.now())),
+        ..Hello::default()
     }
 }
 

@@ -12,6 +12,7 @@ use countersign_proto::v1::{
     connect_response::Message as In,
 };
 use countersign_shared::{
+    hpke::RecipientKey,
     job::LeaseId,
     wire::{self, lease_from_wire, lease_to_wire},
 };
@@ -59,6 +60,8 @@ pub(super) enum Ended {
 /// A session that is up.
 pub(super) struct Session<'a> {
     parts: &'a Parts,
+    /// What this session's secrets are sealed to.
+    key: &'a RecipientKey,
     answers: Answers,
     queue: VecDeque<Out>,
     to_disk: VecDeque<ToDisk>,
@@ -73,13 +76,14 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(parts: &'a Parts, welcome: &v1::Welcome) -> Self {
+    pub(super) fn new(parts: &'a Parts, key: &'a RecipientKey, welcome: &v1::Welcome) -> Self {
         let (default, least, most) = HEARTBEAT;
         let heartbeat = welcome
             .heartbeat_interval
             .and_then(wire::duration_from_wire);
         Self {
             parts,
+            key,
             answers: Answers::new(),
             queue: VecDeque::new(),
             to_disk: VecDeque::new(),
@@ -310,9 +314,10 @@ fn ticks(every: Duration) -> Interval {
 pub(super) async fn converse(
     parts: &Parts,
     open: Open,
+    key: &RecipientKey,
     activations: &mut mpsc::Receiver<Activation>,
 ) -> Ended {
-    let session = Session::new(parts, &open.welcome);
+    let session = Session::new(parts, key, &open.welcome);
     session
         .talk(open.incoming, open.outgoing, activations)
         .await

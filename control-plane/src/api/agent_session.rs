@@ -7,6 +7,7 @@ use countersign_proto::v1::{
     self, agent_session_service_server::AgentSessionService, connect_request::Message,
 };
 use countersign_shared::{
+    hpke,
     name::AgentName,
     tasks::{OnFailure, Tasks},
     time::Timestamp,
@@ -75,8 +76,19 @@ impl AgentSessionService for AgentSessionApi {
     ) -> Result<Response<Outbound>, Status> {
         let agent = authenticate::agent(&request)?;
         let presented = authenticate::agent_key(&request)?;
+        let certificate = authenticate::agent_certificate(&request)?;
         let mut inbound = request.into_inner();
-        let greeting = hello(&mut inbound).await?;
+        let hello = hello(&mut inbound).await?;
+        let (key, signature) = (&hello.sealing_key, &hello.sealing_key_signature);
+        let sealing_key = hpke::check_vouched(&agent, key, signature, &certificate);
+        let sealing_key = sealing_key.map_err(|error| {
+            let text = format!("hello: sealing_key {error}");
+            status(Code::InvalidArgument, "SEALING_KEY_REFUSED", text)
+        })?;
+        let greeting = greeting(hello, sealing_key).map_err(|error| {
+            let text = format!("hello: {error}");
+            status(Code::InvalidArgument, "HELLO_EXPECTED", text)
+        })?;
         let attached = self.attach.attach(&agent, presented, greeting).await;
         let (session, lanes) = attached.map_err(|error| match error {
             AttachError::Unknown(_) => {
@@ -240,7 +252,7 @@ impl AgentSessionApi {
     }
 }
 
-async fn hello(inbound: &mut Streaming<v1::ConnectRequest>) -> Result<Greeting, Status> {
+async fn hello(inbound: &mut Streaming<v1::ConnectRequest>) -> Result<v1::Hello, Status> {
     let refused = |text: &str| status(Code::InvalidArgument, "HELLO_EXPECTED", text);
     let first = tokio::time::timeout(HELLO_WITHIN, inbound.message()).await;
     let first = first.map_err(|_| refused("no hello came in time"))??;
@@ -250,10 +262,13 @@ async fn hello(inbound: &mut Streaming<v1::ConnectRequest>) -> Result<Greeting, 
     if hello.held_bundles.len() > MAX_HELD || hello.held_leases.len() > MAX_HELD {
         return Err(refused("hello lists too much"));
     }
-    greeting(hello).map_err(|error| refused(&format!("hello: {error}")))
+    Ok(hello)
 }
 
-fn greeting(hello: v1::Hello) -> Result<Greeting, WireError> {
+fn greeting(
+    hello: v1::Hello,
+    sealing_key: [u8; hpke::PUBLIC_LENGTH],
+) -> Result<Greeting, WireError> {
     let mut bundles = Vec::with_capacity(hello.held_bundles.len());
     for held in hello.held_bundles {
         bundles.push(HeldBundle {
@@ -269,6 +284,7 @@ fn greeting(hello: v1::Hello) -> Result<Greeting, WireError> {
         bundles,
         leases: leases.collect::<Result<_, _>>()?,
         time: hello.agent_time.map(timestamp_from_wire),
+        sealing_key,
     })
 }
 

@@ -16,6 +16,8 @@ pub struct Peer {
     pub agent: Option<AgentName>,
     /// SHA-256 of the public key in that certificate.
     pub agent_key: Option<[u8; 32]>,
+    /// That certificate in DER.
+    pub agent_certificate: Option<Arc<[u8]>>,
     /// Which principal it is, by its client certificate.
     pub client: Option<Arc<Principal>>,
     /// Its address.
@@ -46,6 +48,17 @@ pub(super) fn agent_key<T>(request: &Request<T>) -> Result<[u8; 32], Status> {
     let peer = request.extensions().get::<Peer>();
     peer.and_then(|peer| peer.agent_key)
         .ok_or_else(status::no_key)
+}
+
+/// The certificate that the agent has presented, in DER.
+///
+/// # Errors
+/// As [`agent`].
+pub(super) fn agent_certificate<T>(request: &Request<T>) -> Result<Arc<[u8]>, Status> {
+    agent(request)?;
+    let peer = request.extensions().get::<Peer>();
+    let certificate = peer.and_then(|peer| peer.agent_certificate.clone());
+    certificate.ok_or_else(status::no_key)
 }
 
 /// Who makes a call.

@@ -332,6 +332,7 @@ fn agents_of(trust_domain: Arc<str>) -> Recognise {
             .first()
             .and_then(|leaf| tls::certificate_facts(leaf))
             .map(|facts| facts.public_key_sha256),
+        agent_certificate: chain.first().map(|leaf| leaf.as_ref().into()),
         ..Peer::default()
     })
 }

@@ -4,6 +4,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use countersign_shared::{
+    hpke::PUBLIC_LENGTH,
     job::LeaseId,
     name::{AgentName, DestinationName},
     random,
@@ -55,6 +56,8 @@ pub struct Greeting {
     pub leases: HashSet<LeaseId>,
     /// Its clock.
     pub time: Option<Timestamp>,
+    /// What the secrets of its bundles are sealed to.
+    pub sealing_key: [u8; PUBLIC_LENGTH],
 }
 
 /// A bundle that an agent holds.
@@ -113,7 +116,7 @@ impl Attach {
         let seen = self.store.agent_seen(agent, Some(version), None, now).await;
         seen.map_err(AttachError::Store)?;
         let id = random::uuid_v7(now).to_string();
-        let (session, lanes) = Session::new(id, agent.clone(), known.region);
+        let (session, lanes) = Session::new(id, agent.clone(), known.region, greeting.sealing_key);
         if let Some(time) = greeting.time {
             session.measured_clock_skew(time.as_unix_micros() - now.as_unix_micros());
         }

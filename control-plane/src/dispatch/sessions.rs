@@ -12,9 +12,11 @@ use std::{
 
 use countersign_proto::v1;
 use countersign_shared::{
+    hpke::PUBLIC_LENGTH,
     job::{LeaseId, LeasedJob},
     name::{AgentName, DestinationName, Id},
     probe::Probe,
+    wire,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -91,13 +93,20 @@ pub struct Session {
     told: AtomicBool,
     clock_skew_micros: Mutex<Option<i64>>,
     bundles: Mutex<HashMap<DestinationName, u64>>,
+    /// What the secrets of bundles are sealed to.
+    sealing_key: [u8; PUBLIC_LENGTH],
     control: mpsc::Sender<Control>,
     work: mpsc::Sender<Work>,
 }
 
 impl Session {
     /// A session that is not yet known to [`Sessions`].
-    pub(super) fn new(id: String, agent: AgentName, region: Option<Id>) -> (Arc<Self>, Lanes) {
+    pub(super) fn new(
+        id: String,
+        agent: AgentName,
+        region: Option<Id>,
+        sealing_key: [u8; PUBLIC_LENGTH],
+    ) -> (Arc<Self>, Lanes) {
         let (control, control_lane) = mpsc::channel(CONTROL_LANE);
         let (work, work_lane) = mpsc::channel(WORK_LANE);
         let session = Self {
@@ -113,6 +122,7 @@ impl Session {
             told: AtomicBool::new(false),
             clock_skew_micros: Mutex::default(),
             bundles: Mutex::default(),
+            sealing_key,
             control,
             work,
         };
@@ -219,10 +229,15 @@ impl Session {
         lock(&self.bundles).insert(destination, generation);
     }
 
-    /// Puts a bundle into its lane, as [`Session::send_work`] does. It is noted before, so that the
+    /// Seals a bundle to the agent and puts it into its lane, as [`Session::send_work`] does. It is noted before, so that the
     /// agent's word on it never comes too early.
     pub(super) fn send_bundle(&self, destination: &DestinationName, bundle: v1::Bundle) -> bool {
         let generation = bundle.generation.unsigned_abs();
+        let Ok(bundle) = wire::seal_bundle(bundle, &self.sealing_key) else {
+            // The agent vouched for what is no key: it gets nothing, and only it is the worse for it.
+            tracing::warn!(agent = %self.agent, %destination, "the agent's sealing key is of no use");
+            return false;
+        };
         let before = lock(&self.bundles).insert(destination.clone(), generation);
         let sent = self.send_work(Work::Bundle(Box::new(bundle)));
         if !sent {
@@ -323,8 +338,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn key() -> [u8; PUBLIC_LENGTH] {
+        *countersign_shared::hpke::RecipientKey::generate()
+            .unwrap()
+            .public()
+    }
+
     fn session(id: &str) -> Arc<Session> {
-        Session::new(id.to_owned(), Id::chosen("edge").unwrap().into(), None).0
+        Session::new(
+            id.to_owned(),
+            Id::chosen("edge").unwrap().into(),
+            None,
+            key(),
+        )
+        .0
     }
 
     #[test]
@@ -345,7 +372,8 @@ mod tests {
 
     #[test]
     fn an_agents_word_counts_for_what_it_was_sent_only() {
-        let (session, lanes) = Session::new("1".into(), Id::chosen("edge").unwrap().into(), None);
+        let (session, lanes) =
+            Session::new("1".into(), Id::chosen("edge").unwrap().into(), None, key());
         let name: DestinationName = "accounts/acme/destinations/orders".parse().unwrap();
         let bundle = |generation| v1::Bundle {
             generation,
@@ -366,7 +394,7 @@ mod tests {
     #[test]
     fn an_agent_that_leaves_is_told_once_behind_its_last_job() {
         let (session, mut lanes) =
-            Session::new("1".into(), Id::chosen("edge").unwrap().into(), None);
+            Session::new("1".into(), Id::chosen("edge").unwrap().into(), None, key());
         assert!(session.takes_jobs());
         session.set_draining(true);
         assert!(

@@ -43,6 +43,7 @@ pub fn bundle_to_wire(bundle: &Bundle) -> v1::Bundle {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        sealed_secrets: None,
         standby_certificates: standby
             .map(|(credential, usage)| v1::StandbyCertificate {
                 client_certificate_version: version(credential),

@@ -4,6 +4,7 @@
 mod bundle;
 mod outcome;
 mod probe;
+mod sealed_bundle;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use self::{
         refusal_to_wire, timings_from_wire, timings_to_wire,
     },
     probe::{probe_from_wire, probe_report_from_wire, probe_report_to_wire, probe_to_wire},
+    sealed_bundle::{open_bundle, seal_bundle},
 };
 use crate::{
     bundle::{MinimumTls, MtlsEnforcement, UrlError},

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, future::pending};
 use countersign_proto::v1::{
     self, BundleAcknowledgement, BundleStatus, connect_request::Message as Out,
 };
-use countersign_shared::name::DestinationName;
+use countersign_shared::{name::DestinationName, wire};
 use prost::Message as _;
 use zeroize::Zeroizing;
 
@@ -21,9 +21,17 @@ pub(super) struct ToDisk {
 
 impl Session<'_> {
     pub(super) async fn take_bundle(&mut self, message: v1::Bundle) {
-        // As it came, so that what is restored has the same hash.
-        let encoded = Zeroizing::new(message.encode_to_vec());
         let (name, generation) = (message.destination.clone(), message.generation);
+        let message = match wire::open_bundle(message, self.key) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::warn!(destination = name, generation, %error, "the secrets of a bundle do not open");
+                let reason = format!("sealed_secrets {error}");
+                return self.say(name, generation, BundleStatus::Refused, &reason);
+            }
+        };
+        // Whole, so that what is restored has the same hash.
+        let encoded = Zeroizing::new(message.encode_to_vec());
         let bundle = match self.parts.bundles.install(message) {
             Ok(bundle) => bundle,
             Err(error) => {

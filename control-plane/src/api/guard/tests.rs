@@ -67,6 +67,7 @@ impl World {
         request.extensions_mut().insert(Peer {
             agent: None,
             agent_key: None,
+            agent_certificate: None,
             client: None,
             address: Some(IpAddr::from([192, 0, 2, 1])),
         });
