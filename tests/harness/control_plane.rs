@@ -168,6 +168,9 @@ fn data_dir(work: &Path) -> PathBuf {
     work.join("control-plane")
 }
 
+/// SoftHSM's configuration in a story's folder, if the control plane is to have tokens.
+pub const SOFTHSM_CONF: &str = "softhsm2.conf";
+
 /// The command that starts it.
 pub fn command(work: &Path, agents_port: u16, log_filter: &str) -> Command {
     let mut command = Command::new(tools::countersign());
@@ -182,6 +185,11 @@ pub fn command(work: &Path, agents_port: u16, log_filter: &str) -> Command {
     ]);
     command.args(["--listen-agents", &format!("127.0.0.1:{agents_port}")]);
     command.args(["--log-filter", log_filter]);
+    // SoftHSM's library learns from the environment alone where its tokens are.
+    let tokens = work.join(SOFTHSM_CONF);
+    if tokens.exists() {
+        command.env("SOFTHSM2_CONF", tokens);
+    }
     command
 }
 

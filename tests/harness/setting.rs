@@ -29,7 +29,11 @@ impl Setting {
 
     /// For `story`, with the control plane's configuration file and log filter.
     pub fn with(story: &str, toml: &str, log_filter: &str) -> Self {
-        let folder = Folder::new(story);
+        Self::in_folder(Folder::new(story), toml, log_filter)
+    }
+
+    /// In a folder that has something in it already.
+    pub fn in_folder(folder: Folder, toml: &str, log_filter: &str) -> Self {
         let control_plane = ControlPlane::start_with_log(&folder, toml, log_filter);
         Self {
             control_plane,

@@ -216,6 +216,7 @@ fn an_administrator_finds_the_way_by_reflection() {
         "countersign.v1.AccountService",
         "countersign.v1.AgentAdministrationService",
         "countersign.v1.AlertService",
+        "countersign.v1.AuditService",
         "countersign.v1.CertificateService",
         "countersign.v1.DeliveryService",
         "countersign.v1.DestinationService",

@@ -25,6 +25,7 @@ mod first_delivery_through_nginx;
 mod floors;
 mod held_deliveries_go_out_when_the_cause_is_gone;
 mod keys_do_only_what_their_role_says;
+mod keys_stay_in_a_token;
 mod no_secret_in_plain;
 mod nothing_accepted_is_lost_after_kill_9;
 mod operators_help_deliveries_by_hand;
