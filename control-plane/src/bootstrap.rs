@@ -335,11 +335,12 @@ mod tests {
 
     #[test]
     fn a_root_whose_key_is_in_a_token_signs_there_and_nowhere_else() {
-        in_a_process_of_its_own("bootstrap::tests::root_in_a_token");
+        in_a_process_of_its_own(
+            "bootstrap::tests::a_root_whose_key_is_in_a_token_signs_there_and_nowhere_else",
+            root_in_a_token(),
+        );
     }
 
-    #[tokio::test]
-    #[ignore = "run by the test above, in a process of its own"]
     async fn root_in_a_token() {
         let module = make_token(&[("kek", false)], &["root", "other"]);
         let folder = tempfile::tempdir().unwrap();
@@ -396,11 +397,12 @@ mod tests {
 
     #[test]
     fn a_root_does_not_move_into_a_token_later() {
-        in_a_process_of_its_own("bootstrap::tests::root_stays");
+        in_a_process_of_its_own(
+            "bootstrap::tests::a_root_does_not_move_into_a_token_later",
+            root_stays(),
+        );
     }
 
-    #[tokio::test]
-    #[ignore = "run by the test above, in a process of its own"]
     async fn root_stays() {
         make_token(&[], &["root"]);
         let folder = tempfile::tempdir().unwrap();

@@ -107,11 +107,12 @@ mod tests {
 
     #[test]
     fn it_wraps_for_one_purpose_and_again_after_its_session_was_ended() {
-        in_a_process_of_its_own("kek::pkcs11::tests::wraps");
+        in_a_process_of_its_own(
+            "kek::pkcs11::tests::it_wraps_for_one_purpose_and_again_after_its_session_was_ended",
+            wraps(),
+        );
     }
 
-    #[tokio::test]
-    #[ignore = "run by the test above, in a process of its own"]
     async fn wraps() {
         let module = make_token(&[("kek", false), ("other", false)], &[]);
         let kek = Pkcs11Kek::open(settings("kek")).await.unwrap();

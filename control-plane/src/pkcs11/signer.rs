@@ -187,12 +187,10 @@ mod tests {
 
     #[test]
     fn what_it_signs_is_accepted() {
-        in_a_process_of_its_own("pkcs11::signer::tests::signs");
+        in_a_process_of_its_own("pkcs11::signer::tests::what_it_signs_is_accepted", signs());
     }
 
-    #[test]
-    #[ignore = "run by the test above, in a process of its own"]
-    fn signs() {
+    async fn signs() {
         let module = make_token(&[], &["root"]);
         let signer = TokenSigner::open(settings("root")).unwrap();
         assert_eq!(signer.curve(), Curve::P256);

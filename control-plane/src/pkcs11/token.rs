@@ -308,12 +308,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_what_to_do() {
-        in_a_process_of_its_own("pkcs11::token::tests::refuses");
+        in_a_process_of_its_own(
+            "pkcs11::token::tests::what_is_wrong_is_said_with_what_to_do",
+            refuses(),
+        );
     }
 
-    #[test]
-    #[ignore = "run by the test above, in a process of its own"]
-    fn refuses() {
+    async fn refuses() {
         let keys = [
             ("kek", false),
             ("loose", true),
