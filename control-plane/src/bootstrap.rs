@@ -98,10 +98,11 @@ pub async fn open(
     // Opening for writing changes the files of a store whose process was killed.
     let facts = SqliteStore::look(&store_path)?;
     let needed = facts.as_ref().map(|facts| facts.kek_id.as_str());
-    let kek = kek::open(&config.kek, needed).await?;
+    let kek::Opened { kek, previous } =
+        kek::open(&config.kek, config.previous_kek.as_ref(), needed).await?;
     let token = root_token(config).await?;
     let store = SqliteStore::open(&store_path, tasks)?;
-    let vault = Arc::new(Vault::new(kek.clone()));
+    let vault = Arc::new(Vault::replacing(Arc::clone(&kek), previous));
     let store: Arc<dyn Store> = Arc::new(store);
     let first_key = match facts {
         Some(_) => None,
@@ -414,5 +415,55 @@ mod tests {
         };
         let error = start(&moved).await.unwrap_err().to_string();
         assert!(error.contains("at the first start only"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_kek_is_replaced_and_an_interruption_goes_on_with_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = config(folder.path());
+        start(&first).await.unwrap();
+        let new = KekSource::File(folder.path().join("new-kek"));
+        let without = Config {
+            kek: new.clone(),
+            ..first.clone()
+        };
+        let both = Config {
+            previous_kek: Some(first.kek.clone()),
+            ..without.clone()
+        };
+        let refused = start(&without).await.unwrap_err().to_string();
+        assert!(refused.contains("is missing"), "{refused}");
+
+        let (tasks, _failures) = Tasks::new();
+        let opened = open(&both, None, &SystemClock, &tasks).await.unwrap();
+        let (key, _) = opened.vault.new_scope("accounts/new").await.unwrap();
+        assert_eq!(key.kek_id, opened.vault.kek_id());
+        let old = opened.store.data_key(INSTALLATION).await.unwrap();
+        assert_ne!(old.kek_id, key.kek_id);
+        drop(opened);
+        tasks
+            .stop(std::time::Duration::from_secs(10))
+            .await
+            .unwrap();
+        // Nothing is wrapped anew yet: the old one is still needed, and nothing was changed.
+        let refused = start(&without).await.unwrap_err().to_string();
+        assert!(refused.contains("was sealed with KEK"), "{refused}");
+        start(&first).await.unwrap();
+
+        let (tasks, _failures) = Tasks::new();
+        let opened = open(&both, None, &SystemClock, &tasks).await.unwrap();
+        let rewrapping = crate::rewrapping::Rewrapping {
+            store: Arc::clone(&opened.store),
+            vault: Arc::clone(&opened.vault),
+        };
+        rewrapping.run(tasks.shutdown().clone()).await.unwrap();
+        drop(opened);
+        tasks
+            .stop(std::time::Duration::from_secs(10))
+            .await
+            .unwrap();
+        start(&without).await.unwrap();
+        let refused = start(&first).await.unwrap_err().to_string();
+        assert!(refused.contains("was sealed with KEK"), "{refused}");
     }
 }

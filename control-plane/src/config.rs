@@ -43,6 +43,8 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// Where the KEK is.
     pub kek: KekSource,
+    /// Where the one before is, while it is being replaced.
+    pub previous_kek: Option<KekSource>,
     /// The kind of key that the internal root gets at the first start.
     pub root_key: KeyAlgorithm,
     /// Where the internal root's key is, if it is in a token.
@@ -147,7 +149,8 @@ impl Config {
             http: listen_address(&mut reader, "listen.http", 8445),
         };
         let server_names = server_names(&mut reader);
-        let kek = kek(&mut reader);
+        let kek = kek(&mut reader, "kek.file", KEK_TOKEN);
+        let previous_kek = kek_before(&mut reader, kek.as_ref());
         let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
         let backlog = backlog(&mut reader);
@@ -165,6 +168,7 @@ impl Config {
         reader.finish(|| {
             let data_dir = data_dir?;
             Some(Self {
+                previous_kek,
                 kek: kek.unwrap_or_else(|| KekSource::File(data_dir.join("kek"))),
                 data_dir,
                 trust_domain,
@@ -299,13 +303,30 @@ const KEK_TOKEN: [&str; 4] = [
     "kek.token.pin_file",
 ];
 
+/// The settings of the KEK before, in a token.
+const PREVIOUS_KEK_TOKEN: [&str; 4] = [
+    "kek.previous.token.module",
+    "kek.previous.token.token",
+    "kek.previous.token.key",
+    "kek.previous.token.pin_file",
+];
+
+fn kek_before(reader: &mut Reader, kek: Option<&KekSource>) -> Option<KekSource> {
+    const SETTING: &str = "kek.previous.file";
+    let before = self::kek(reader, SETTING, PREVIOUS_KEK_TOKEN);
+    if before.is_some() && before.as_ref() == kek {
+        reader.mistake(SETTING, "is the same as the present KEK");
+    }
+    before
+}
+
 /// Where the KEK is; `None`: at the default place.
-fn kek(reader: &mut Reader) -> Option<KekSource> {
-    let file = reader.path("kek.file").map(KekSource::File);
-    let token = token_key(reader, KEK_TOKEN).map(KekSource::Token);
+fn kek(reader: &mut Reader, setting: &'static str, token: [&'static str; 4]) -> Option<KekSource> {
+    let file = reader.path(setting).map(KekSource::File);
+    let token = token_key(reader, token).map(KekSource::Token);
     if file.is_some() && token.is_some() {
-        let problem = "must not be given together with kek.token: the key is in one place";
-        reader.mistake("kek.file", problem);
+        let problem = "must not be given together with a token: the key is in one place";
+        reader.mistake(setting, problem);
     }
     file.or(token)
 }

@@ -9,7 +9,7 @@
 //! 3. `pkcs11`, `signals`, `store`
 //! 4. `auth`, `kek`
 //! 5. `vault`
-//! 6. `auditing`, `bundles`, `ca`, `deliveries`
+//! 6. `auditing`, `bundles`, `ca`, `deliveries`, `rewrapping`
 //! 7. `crl`, `issuing`
 //! 8. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
 //! 9. `rotation`
@@ -43,6 +43,7 @@ pub mod listen;
 pub mod metrics;
 pub mod model;
 pub mod pkcs11;
+pub mod rewrapping;
 pub mod rotation;
 pub mod signals;
 pub mod store;

@@ -83,16 +83,50 @@ impl fmt::Display for Record<'_> {
 #[derive(Debug)]
 pub struct Vault {
     kek: Arc<dyn KekProvider>,
+    /// The one before, while data keys are wrapped by it.
+    previous: Option<Arc<dyn KekProvider>>,
     scopes: RwLock<HashMap<String, Arc<ScopeKey>>>,
 }
 
 impl Vault {
     /// A vault over this KEK.
     pub fn new(kek: Arc<dyn KekProvider>) -> Self {
+        Self::replacing(kek, None)
+    }
+
+    /// A vault over this KEK, some of whose data keys may still be wrapped by the one before.
+    pub fn replacing(kek: Arc<dyn KekProvider>, previous: Option<Arc<dyn KekProvider>>) -> Self {
         Self {
             kek,
+            previous,
             scopes: RwLock::default(),
         }
+    }
+
+    /// Which KEK wraps what is new.
+    pub fn kek_id(&self) -> &str {
+        self.kek.id()
+    }
+
+    async fn unwrap(&self, key: &DataKey) -> Result<SecretBytes, VaultError> {
+        let keks = std::iter::once(&self.kek).chain(&self.previous);
+        let mut right = keks.filter(|kek| kek.id() == key.kek_id);
+        let unknown = || KekError::Unknown(key.scope.clone(), key.kek_id.clone());
+        let kek = right.next().ok_or_else(unknown)?;
+        Ok(kek.unwrap(&key.wrapped, &key.scope).await?)
+    }
+
+    /// The same data key, wrapped by the present KEK.
+    ///
+    /// # Errors
+    /// [`VaultError::Kek`].
+    pub async fn rewrapped(&self, key: &DataKey) -> Result<DataKey, VaultError> {
+        let raw = self.unwrap(key).await?;
+        Ok(DataKey {
+            scope: key.scope.clone(),
+            wrapped: self.kek.wrap(&raw, &key.scope).await?,
+            kek_id: self.kek.id().to_owned(),
+        })
     }
 
     /// A new data key for a scope, wrapped for the store. It is used once the store has it.
@@ -105,6 +139,7 @@ impl Vault {
         let data_key = DataKey {
             scope: scope.to_owned(),
             wrapped,
+            kek_id: self.kek.id().to_owned(),
         };
         Ok((data_key, Arc::new(ScopeKey(key))))
     }
@@ -128,7 +163,7 @@ impl Vault {
             return Ok(key);
         }
         let data_key = store.data_key(scope).await?;
-        let raw = self.kek.unwrap(&data_key.wrapped, scope).await?;
+        let raw = self.unwrap(&data_key).await?;
         let key = SealingKey::from_bytes(raw)
             .map_err(|error| VaultError::Seal(format!("data key of {scope}"), error))?;
         let key = Arc::new(ScopeKey(key));

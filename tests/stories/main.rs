@@ -42,4 +42,5 @@ mod rotations_survive_kill_9;
 mod suspended_agents_wait_until_they_are_resumed;
 mod the_audit_log_tells_who_did_what;
 mod the_harness_itself;
+mod the_kek_is_replaced_while_deliveries_flow;
 mod wrong_kek_changes_nothing;

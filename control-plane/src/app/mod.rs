@@ -37,6 +37,7 @@ use crate::{
     http,
     listen::{self, Recognise},
     metrics::Metrics,
+    rewrapping::Rewrapping,
     rotation::Reconciler,
 };
 
@@ -277,6 +278,16 @@ async fn start(
         "revocation lists",
         OnFailure::StopProcess,
         audit::scope(listing, services.lists.clone().run(stop.clone())),
+    );
+    let rewrapping = Rewrapping {
+        store: Arc::clone(&opened.store),
+        vault: Arc::clone(&opened.vault),
+    };
+    let work = Call::system("KEK", Vec::new(), clock);
+    tasks.spawn(
+        "replacing the KEK",
+        OnFailure::StopProcess,
+        audit::scope(work, rewrapping.run(stop.clone())),
     );
     tasks.spawn(
         "audit log",

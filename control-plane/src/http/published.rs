@@ -285,6 +285,7 @@ mod tests {
             data_key: DataKey {
                 scope: "installation".to_owned(),
                 wrapped: Vec::new(),
+                kek_id: "kek".to_owned(),
             },
             authorities: generations.collect(),
             api_key: crate::auth::generate(crate::auth::KeyRequest::administrator(), at(1)).0,

@@ -10,7 +10,7 @@ use countersign_shared::{seal::SealError, secret::SecretBytes};
 use thiserror::Error;
 
 pub use file::FileKek;
-pub use open::open;
+pub use open::{Opened, open};
 pub use pkcs11::Pkcs11Kek;
 
 use crate::pkcs11::TokenError;
@@ -42,6 +42,11 @@ pub enum KekError {
         /// Which key the store needs.
         needed: String,
     },
+    /// Something is wrapped by a KEK that is not configured.
+    #[error(
+        "the data key of {0} is wrapped by KEK {1}, which is not here: configure it as kek.previous"
+    )]
+    Unknown(String, String),
     /// The file is not a key.
     #[error(
         "{0} is not a key-encryption key of Countersign: expected one line that starts with {1}"

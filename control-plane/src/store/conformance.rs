@@ -109,6 +109,7 @@ pub(crate) fn new_account(name: &str, request: Option<RequestKey>) -> NewAccount
         data_key: DataKey {
             scope: name.to_string(),
             wrapped: vec![7],
+            kek_id: "kek".to_owned(),
         },
         authority: authority(AuthorityOwner::Account(name.clone()), 1),
         account: Account {
@@ -193,6 +194,40 @@ pub(crate) fn new_destination(
     }
 }
 
+/// Data keys change one by one, and the installation's KEK when none is left.
+async fn replacing_the_kek(store: &impl Store) {
+    let old = store.data_key("installation").await.unwrap();
+    let others = async |kek_id: &str| {
+        let found = store.data_keys_of_other_keks(kek_id, 10).await;
+        found.unwrap().items
+    };
+    assert!(others(&old.kek_id).await.is_empty());
+    assert_eq!(others("new").await, [old.clone()]);
+    let early = store.set_kek("new").await;
+    assert!(matches!(early, Err(StoreError::Precondition(_))));
+    let new = DataKey {
+        wrapped: vec![2],
+        kek_id: "new".to_owned(),
+        ..old.clone()
+    };
+    let stale = DataKey {
+        wrapped: vec![9],
+        ..old.clone()
+    };
+    // Somebody else was faster: theirs stays.
+    store.replace_data_key(stale, new.clone()).await.unwrap();
+    assert_eq!(store.data_key("installation").await.unwrap(), old);
+    store
+        .replace_data_key(old.clone(), new.clone())
+        .await
+        .unwrap();
+    assert_eq!(store.data_key("installation").await.unwrap(), new);
+    store.set_kek("new").await.unwrap();
+    assert_eq!(store.installation().await.unwrap().unwrap().kek_id, "new");
+    store.replace_data_key(new, old.clone()).await.unwrap();
+    store.set_kek(&old.kek_id).await.unwrap();
+}
+
 async fn installation(store: &impl Store) {
     assert_eq!(store.installation().await.unwrap(), None);
     let new = Installation {
@@ -201,6 +236,7 @@ async fn installation(store: &impl Store) {
         data_key: DataKey {
             scope: "installation".to_owned(),
             wrapped: vec![1],
+            kek_id: "kek".to_owned(),
         },
         authorities: vec![
             authority(AuthorityOwner::Root, 1),
@@ -250,6 +286,7 @@ async fn installation(store: &impl Store) {
         store.data_key("other").await,
         Err(StoreError::NotFound(_))
     ));
+    replacing_the_kek(store).await;
     let (first, second) = (serial(), serial());
     store.record_serials(vec![first], at(1)).await.unwrap();
     let reused = store.record_serials(vec![second, first], at(1)).await;

@@ -84,6 +84,8 @@ pub struct DataKey {
     pub scope: String,
     /// The key, wrapped.
     pub wrapped: Vec<u8>,
+    /// By which KEK.
+    pub kek_id: String,
 }
 
 /// What the first start makes, in one transaction.
@@ -168,6 +170,12 @@ pub trait InstallationStore: Send + Sync {
     async fn install(&self, installation: Installation) -> Result<()>;
     /// A data key; `NotFound` when there is none.
     async fn data_key(&self, scope: &str) -> Result<DataKey>;
+    /// Data keys that are wrapped by other KEKs than this.
+    async fn data_keys_of_other_keks(&self, kek_id: &str, size: usize) -> Result<Page<DataKey>>;
+    /// Puts `new` in the place of `old`, if that is still there as it is.
+    async fn replace_data_key(&self, old: DataKey, new: DataKey) -> Result<()>;
+    /// Notes that everything is wrapped by this KEK; `Precondition` when something is not.
+    async fn set_kek(&self, kek_id: &str) -> Result<()>;
     /// Whether the store can read and write now.
     async fn check(&self) -> Result<()>;
 }

@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use countersign_shared::{digest::hex, time::Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{
     SqliteStore, access, certificates,
-    rows::{Column, execute, one},
+    rows::{Column, execute, limit, one, page},
 };
 use crate::{
-    model::RequestKey,
+    model::{Page, RequestKey},
     store::{DataKey, Installation, InstallationFacts, InstallationStore, Result, StoreError},
 };
 
@@ -40,10 +40,51 @@ impl InstallationStore for SqliteStore {
     async fn data_key(&self, scope: &str) -> Result<DataKey> {
         let scope = scope.to_owned();
         self.read(move |connection| {
-            let query = "SELECT wrapped FROM data_keys WHERE scope = ?";
-            let wrapped = one(connection, query, [&scope], |row| row.get("wrapped"))?
-                .ok_or_else(|| StoreError::NotFound(format!("the data key of {scope}")))?;
-            Ok(DataKey { scope, wrapped })
+            let query = "SELECT * FROM data_keys WHERE scope = ?";
+            one(connection, query, [&scope], data_key)?
+                .ok_or_else(|| StoreError::NotFound(format!("the data key of {scope}")))
+        })
+        .await
+    }
+
+    async fn data_keys_of_other_keks(&self, kek_id: &str, size: usize) -> Result<Page<DataKey>> {
+        let kek_id = kek_id.to_owned();
+        self.read(move |connection| {
+            let query = "SELECT * FROM data_keys WHERE kek_id != ? ORDER BY scope LIMIT ?";
+            page(
+                connection,
+                query,
+                params![kek_id, limit(size)],
+                size,
+                data_key,
+            )
+        })
+        .await
+    }
+
+    async fn replace_data_key(&self, old: DataKey, new: DataKey) -> Result<()> {
+        self.write(move |connection| {
+            let update =
+                "UPDATE data_keys SET wrapped = ?, kek_id = ? WHERE scope = ? AND wrapped = ?";
+            let values = params![new.wrapped, new.kek_id, old.scope, old.wrapped];
+            execute(connection, update, values)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_kek(&self, kek_id: &str) -> Result<()> {
+        let kek_id = kek_id.to_owned();
+        self.write(move |connection| {
+            let query = "SELECT count(*) FROM data_keys WHERE kek_id != ?";
+            let others = one(connection, query, [&kek_id], |row| row.get::<_, i64>(0))?;
+            if others != Some(0) {
+                let problem = "some data keys are wrapped by another KEK".to_owned();
+                return Err(StoreError::Precondition(problem));
+            }
+            let update = "UPDATE installation SET kek_id = ?1 WHERE kek_id != ?1";
+            execute(connection, update, [&kek_id])?;
+            Ok(())
         })
         .await
     }
@@ -60,6 +101,14 @@ impl InstallationStore for SqliteStore {
     }
 }
 
+fn data_key(row: &Row<'_>) -> rusqlite::Result<DataKey> {
+    Ok(DataKey {
+        scope: row.get("scope")?,
+        wrapped: row.get("wrapped")?,
+        kek_id: row.get("kek_id")?,
+    })
+}
+
 pub(super) fn facts(connection: &Connection) -> Result<Option<InstallationFacts>> {
     let query = "SELECT id, kek_id FROM installation";
     one(connection, query, [], |row| {
@@ -71,8 +120,12 @@ pub(super) fn facts(connection: &Connection) -> Result<Option<InstallationFacts>
 }
 
 pub(super) fn insert_data_key(connection: &Connection, key: &DataKey) -> Result<()> {
-    let insert = "INSERT INTO data_keys (scope, wrapped) VALUES (?, ?)";
-    execute(connection, insert, params![key.scope, key.wrapped])?;
+    let insert = "INSERT INTO data_keys (scope, wrapped, kek_id) VALUES (?, ?, ?)";
+    execute(
+        connection,
+        insert,
+        params![key.scope, key.wrapped, key.kek_id],
+    )?;
     Ok(())
 }
 

@@ -170,7 +170,11 @@ mod tests {
         let (tasks, _failures) = Tasks::new();
         let store = SqliteStore::open(&path, &tasks).unwrap();
         let answered = store.write(|connection| {
-            rows::execute(connection, "INSERT INTO data_keys VALUES ('x', x'01')", [])
+            rows::execute(
+                connection,
+                "INSERT INTO data_keys VALUES ('x', x'01', 'k')",
+                [],
+            )
         });
         answered.await.unwrap();
         // As docs/operations.md tells operators to.

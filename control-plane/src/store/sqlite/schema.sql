@@ -9,7 +9,8 @@ CREATE TABLE installation (
 
 CREATE TABLE data_keys (
     scope   TEXT PRIMARY KEY,
-    wrapped BLOB NOT NULL
+    wrapped BLOB NOT NULL,
+    kek_id  TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- `roles` and `accounts` hold words with a space between; `accounts` is NULL for all of them.
