@@ -48,6 +48,7 @@ missing_packages() {
     find_command npm >/dev/null || echo npm
     [ -e /usr/lib/softhsm/libsofthsm2.so ] || echo softhsm2
     find_command pkcs11-tool >/dev/null || echo opensc
+    find_command systemd-analyze >/dev/null || echo systemd
     find_command cc >/dev/null || echo gcc libc6-dev
     find_command sha256sum >/dev/null || echo coreutils
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv

@@ -39,6 +39,7 @@ mod refused_certificates_fall_back;
 mod revocation_reaches_the_wire;
 mod rotations_cost_no_delivery;
 mod rotations_survive_kill_9;
+mod shipped_units_are_sandboxed;
 mod suspended_agents_wait_until_they_are_resumed;
 mod the_audit_log_tells_who_did_what;
 mod the_harness_itself;
