@@ -9,7 +9,7 @@ use countersign_proto::v1::{
     connect_response::Message as ToAgent,
 };
 
-use countersign_shared::wire;
+use countersign_shared::{hpke::RecipientKey, wire};
 
 use crate::support::{
     bench::destination,
@@ -87,6 +87,17 @@ async fn bundles_are_verified_and_the_newest_wins() {
     let outcomes = session.outcomes().await;
     assert_eq!(outcomes[0].class(), FailureClass::NotAttempted);
     session.acknowledge(&outcomes).await;
+
+    // Secrets have to be sealed, and to this session.
+    let (plain, sealed) = (world.bundle(4), world.bundle(4));
+    let elsewhere = RecipientKey::generate().unwrap();
+    let sealed = wire::seal_bundle(sealed, elsewhere.public()).unwrap();
+    for bundle in [plain, sealed] {
+        session.say_as_it_is(ToAgent::Bundle(bundle)).await;
+        let (_, status, reason) = session.acknowledgement().await;
+        assert_eq!(status, BundleStatus::Refused);
+        assert!(reason.contains("sealed_secrets does not open"), "{reason}");
+    }
 
     let mut altered = world.bundle(5);
     altered.url = "https://elsewhere.example/".into();

@@ -22,10 +22,11 @@ use countersign_proto::v1::{
     enrollment_service_server::{EnrollmentService, EnrollmentServiceServer},
 };
 use countersign_shared::{
+    hpke::{PUBLIC_LENGTH, check_vouched},
     join_token::JoinToken,
     name::Id,
     tasks::{OnFailure, Tasks},
-    tls,
+    tls, wire,
 };
 use rcgen::CertificateSigningRequestParams;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
@@ -70,6 +71,8 @@ pub(crate) struct ControlPlane {
 pub(crate) struct Session {
     /// The certificate that the agent presented.
     pub(crate) certificate: Option<Vec<u8>>,
+    /// What the agent wants the secrets of bundles sealed to.
+    pub(crate) sealing_key: [u8; PUBLIC_LENGTH],
     incoming: mpsc::UnboundedReceiver<ConnectRequest>,
     outgoing: mpsc::Sender<Result<ConnectResponse, Status>>,
 }
@@ -113,6 +116,14 @@ impl ControlPlane {
         let FromAgent::Hello(hello) = session.hear().await.unwrap() else {
             panic!("the first message is not hello");
         };
+        let certificate = session.certificate.as_deref().unwrap_or_default();
+        let vouched = check_vouched(
+            &"agents/edge-1".parse().unwrap(),
+            &hello.sealing_key,
+            &hello.sealing_key_signature,
+            certificate,
+        );
+        session.sealing_key = vouched.unwrap();
         let millis = |millis: i32| prost_types::Duration {
             seconds: i64::from(millis / 1000),
             nanos: millis % 1000 * 1_000_000,
@@ -149,7 +160,18 @@ impl Session {
         }
     }
 
+    /// Says something; the secrets of a bundle are sealed.
     pub(crate) async fn say(&self, message: ToAgent) {
+        let message = match message {
+            ToAgent::Bundle(bundle) => {
+                ToAgent::Bundle(wire::seal_bundle(bundle, &self.sealing_key).unwrap())
+            }
+            other => other,
+        };
+        self.say_as_it_is(message).await;
+    }
+
+    pub(crate) async fn say_as_it_is(&self, message: ToAgent) {
         let message = Some(message);
         let sent = self.outgoing.send(Ok(ConnectResponse { message })).await;
         sent.unwrap();
@@ -303,6 +325,8 @@ impl AgentSessionService for State {
         self.tasks.spawn("session", OnFailure::Log, hearing);
         let session = Session {
             certificate,
+            // Its hello says.
+            sealing_key: [0; PUBLIC_LENGTH],
             incoming,
             outgoing,
         };
