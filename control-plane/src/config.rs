@@ -1,5 +1,7 @@
 //! Configuration: a TOML file and flags, read once; every mistake is reported at once.
 
+mod keys;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use countersign_shared::{
@@ -149,8 +151,8 @@ impl Config {
             http: listen_address(&mut reader, "listen.http", 8445),
         };
         let server_names = server_names(&mut reader);
-        let kek = kek(&mut reader, "kek.file", KEK_TOKEN);
-        let previous_kek = kek_before(&mut reader, kek.as_ref());
+        let kek = keys::kek(&mut reader);
+        let previous_kek = keys::kek_before(&mut reader, kek.as_ref());
         let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
         let backlog = backlog(&mut reader);
@@ -158,7 +160,7 @@ impl Config {
         let window = reader.number("agents.reconnect_window_ms", 10..=600_000);
         let keep = keep(&mut reader);
         let root_key = root_key(&mut reader);
-        let root_token = token_key(&mut reader, ROOT_TOKEN);
+        let root_token = keys::root_token(&mut reader);
         let (client_life, client_grace) = client_certificates(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
         let access = access(&mut reader);
@@ -285,76 +287,6 @@ fn root_key(reader: &mut Reader) -> KeyAlgorithm {
             KeyAlgorithm::EcdsaP256
         }
     }
-}
-
-/// The settings of a key in a token.
-const ROOT_TOKEN: [&str; 4] = [
-    "certificates.root_token.module",
-    "certificates.root_token.token",
-    "certificates.root_token.key",
-    "certificates.root_token.pin_file",
-];
-
-/// The settings of a KEK in a token.
-const KEK_TOKEN: [&str; 4] = [
-    "kek.token.module",
-    "kek.token.token",
-    "kek.token.key",
-    "kek.token.pin_file",
-];
-
-/// The settings of the KEK before, in a token.
-const PREVIOUS_KEK_TOKEN: [&str; 4] = [
-    "kek.previous.token.module",
-    "kek.previous.token.token",
-    "kek.previous.token.key",
-    "kek.previous.token.pin_file",
-];
-
-fn kek_before(reader: &mut Reader, kek: Option<&KekSource>) -> Option<KekSource> {
-    const SETTING: &str = "kek.previous.file";
-    let before = self::kek(reader, SETTING, PREVIOUS_KEK_TOKEN);
-    if before.is_some() && before.as_ref() == kek {
-        reader.mistake(SETTING, "is the same as the present KEK");
-    }
-    before
-}
-
-/// Where the KEK is; `None`: at the default place.
-fn kek(reader: &mut Reader, setting: &'static str, token: [&'static str; 4]) -> Option<KekSource> {
-    let file = reader.path(setting).map(KekSource::File);
-    let token = token_key(reader, token).map(KekSource::Token);
-    if file.is_some() && token.is_some() {
-        let problem = "must not be given together with a token: the key is in one place";
-        reader.mistake(setting, problem);
-    }
-    file.or(token)
-}
-
-/// A key in a token: all of its settings or none.
-fn token_key(
-    reader: &mut Reader,
-    [module, token, key, pin_file]: [&'static str; 4],
-) -> Option<TokenKey> {
-    let given = (
-        reader.path(module),
-        reader.text(token),
-        reader.text(key),
-        reader.path(pin_file),
-    );
-    if let (None, None, None, None) = given {
-        return None;
-    }
-    let module = reader.required(module, given.0);
-    let token = reader.required(token, given.1);
-    let key = reader.required(key, given.2);
-    let pin_file = reader.required(pin_file, given.3);
-    Some(TokenKey {
-        module: module?,
-        token: token?,
-        key: key?,
-        pin_file: pin_file?,
-    })
 }
 
 /// How long client certificates are valid, and how long each is kept after it was replaced.

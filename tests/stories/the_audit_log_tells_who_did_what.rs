@@ -80,6 +80,12 @@ fn every_change_and_refusal_is_on_record_and_edits_are_found() {
     let revealed = api.ok("DestinationService/RevealSigningSecret", &secret);
     let disclosed = list(&auditor, &json!({"kind": "AUDIT_KIND_DISCLOSURE"}));
     assert_eq!(disclosed.len(), 1);
+    let revealing = json!({"method": "DestinationService/RevealSigningSecret"});
+    assert_eq!(
+        list(&auditor, &revealing).len(),
+        1,
+        "and it changes nothing"
+    );
     assert_eq!(disclosed[0]["resources"][0], secret["name"]);
 
     // Refused calls: by role, without a key, and with a wrong token.

@@ -25,7 +25,7 @@ pub use self::{
 use crate::model::{AuditKind, AuditRecord};
 
 tokio::task_local! {
-    static CALL: Arc<Call>;
+    static CALL: Option<Arc<Call>>;
 }
 
 /// Most names of one call that are put on record.
@@ -116,12 +116,17 @@ fn empty(kind: AuditKind, now: Timestamp) -> AuditRecord {
 /// Runs `work` as `call`: what it changes in the store is put on record. Tasks that it spawns are not
 /// part of it.
 pub async fn scope<T>(call: Call, work: impl Future<Output = T>) -> T {
-    CALL.scope(Arc::new(call), work).await
+    CALL.scope(Some(Arc::new(call)), work).await
+}
+
+/// Runs `work` without putting its changes on record: for the writing of the record itself.
+pub async fn off_record<T>(work: impl Future<Output = T>) -> T {
+    CALL.scope(None, work).await
 }
 
 /// Who is at work here, if anybody said so.
 pub fn current() -> Option<Arc<Call>> {
-    CALL.try_with(Arc::clone).ok()
+    CALL.try_with(Option::clone).ok().flatten()
 }
 
 /// The call that is at work here is about `name`, which its request does not say: a name that was
@@ -155,6 +160,7 @@ mod tests {
         let asked = vec!["accounts/acme".to_owned()];
         let call = Call::new("apiKeys/a", address, "S/M", b"request", asked, clock);
         let record = scope(call, async {
+            assert!(off_record(async { current() }).await.is_none());
             about(&"apiKeys/b");
             about(&"apiKeys/b");
             current().map(|call| call.record(AuditKind::Change, 3))

@@ -8,7 +8,7 @@ use super::{
     rows::{Column, execute, get, limit, one, page},
 };
 use crate::{
-    audit::{Call, Chain},
+    audit::{self, Call, Chain},
     model::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord, Page},
     store::{AuditStore, Result, StoreError},
 };
@@ -16,8 +16,8 @@ use crate::{
 #[async_trait]
 impl AuditStore for SqliteStore {
     async fn record(&self, records: Vec<AuditRecord>) -> Result<()> {
-        self.write(move |connection| append(connection, records))
-            .await
+        let append = self.write(move |connection| append(connection, records));
+        audit::off_record(append).await
     }
 
     async fn audit_entries(
