@@ -177,11 +177,16 @@ impl Session {
         sent.unwrap();
     }
 
-    /// The next outcomes.
+    /// The next outcomes. That a bundle is in use is said by the first attempt with it, and comes before its
+    /// outcome or behind it.
     pub(crate) async fn outcomes(&mut self) -> Vec<v1::Outcome> {
-        match self.listen().await {
-            FromAgent::OutcomeReport(report) => report.outcomes,
-            other => panic!("no outcome: {other:?}"),
+        loop {
+            match self.listen().await {
+                FromAgent::OutcomeReport(report) => return report.outcomes,
+                FromAgent::BundleAcknowledgement(it) if it.status() == v1::BundleStatus::Active => {
+                }
+                other => panic!("no outcome: {other:?}"),
+            }
         }
     }
 
