@@ -31,9 +31,9 @@ use crate::model::{
 pub(super) type Alive = (Tasks, Failures);
 
 /// Runs the whole suite.
-pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
+pub(super) async fn run<S: Store>(open: impl AsyncFn() -> (S, Alive)) {
     {
-        let (store, _alive) = open();
+        let (store, _alive) = open().await;
         installation(&store).await;
         access::api_keys(&store).await;
         tenant::accounts(&store).await;
@@ -56,7 +56,7 @@ pub(super) async fn run<S: Store>(open: impl Fn() -> (S, Alive)) {
         audit::log(&store).await;
     }
     // Nothing that was answered is lost by closing.
-    let (store, _alive) = open();
+    let (store, _alive) = open().await;
     assert!(store.installation().await.unwrap().is_some());
     access::after_reopening(&store).await;
     delivery::after_reopening(&store).await;

@@ -8,8 +8,10 @@ mod access;
 mod audit;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod postgres;
 mod revocation;
 mod rotation;
+mod sql;
 pub mod sqlite;
 
 use std::collections::HashSet;

@@ -1,46 +1,24 @@
 //! The embedded store: SQLite in WAL mode with synchronous=FULL, one writer with group commit, a few
 //! readers. Each has a thread and a connection of its own.
 
-mod access;
-mod agents;
-mod alerts;
-mod audit;
-mod authorities;
-mod backlog;
-mod certificates;
 mod connection;
-mod deliveries;
-mod due;
-mod installation;
-mod leases;
-mod ordered;
-mod readers;
-mod retention;
-mod revive;
-mod revocations;
-mod revoking;
-mod rotation_steps;
-mod rotation_store;
-mod rotations;
-mod rows;
-mod secrets;
-mod settle;
-mod stops;
-mod submit;
-mod tenants;
-mod writer;
 
 use std::{path::Path, sync::Arc};
 
 use countersign_shared::tasks::Tasks;
-use rusqlite::Connection;
 
-use self::{
-    leases::FirstEnd,
-    readers::Readers,
-    writer::{Lane, Writer},
+use super::{
+    InstallationFacts, Result, StoreError,
+    sql::{
+        self, Database, FirstEnd,
+        connection::Connection,
+        readers::Readers,
+        writer::{Lane, Writer},
+    },
 };
-use super::{InstallationFacts, Result, StoreError};
+
+/// How many threads read.
+const READERS: usize = 2;
 
 /// The embedded store. Its threads end when it is dropped.
 #[derive(Debug)]
@@ -56,8 +34,9 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] when it can't be opened, is not a store of ours, or is of a newer version.
     pub fn open(path: &Path, tasks: &Tasks) -> Result<Self> {
-        let writing = connection::open(path)?;
-        let (readers, reading) = Readers::start(path, tasks)?;
+        let writing = Connection::Sqlite(connection::open(path)?);
+        let reader = || Ok(Connection::Sqlite(connection::open_reader(path)?));
+        let (readers, reading) = Readers::start(READERS, reader, tasks)?;
         Ok(Self {
             writer: Writer::start(writing, reading, tasks)?,
             readers,
@@ -73,41 +52,30 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn look(path: &Path) -> Result<Option<InstallationFacts>> {
         match connection::open_for_a_look(path)? {
-            Some(connection) => installation::facts(&connection),
+            Some(connection) => sql::facts(&Connection::Sqlite(connection)),
             None => Ok(None),
         }
     }
+}
 
-    /// Runs `work` in the writer's next transaction and answers when that is on disk.
-    async fn write<T: Send + 'static>(
+impl Database for SqliteStore {
+    async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.run(Lane::Savepoint, work).await
+        self.writer.run(lane, work).await
     }
 
-    /// As [`SqliteStore::write`], for `work` that fails only before its first change; see `writer`.
-    async fn write_checked<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.writer.run(Lane::Checked(1), work).await
-    }
-
-    /// As [`SqliteStore::write_checked`], ahead of everything that is not urgent.
-    async fn write_urgent<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.writer.run(Lane::Urgent, work).await
-    }
-
-    /// Runs `work` on a reader: it sees all that was answered before.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.readers.run(work).await
+    }
+
+    fn first_end(&self) -> &Arc<FirstEnd> {
+        &self.first_end
     }
 }
 
@@ -133,13 +101,13 @@ mod tests {
     use countersign_shared::tasks::Tasks;
 
     use super::*;
-    use crate::store::conformance;
+    use crate::store::{conformance, sql::connection::Statement};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn it_conforms() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
-        conformance::run(|| {
+        conformance::run(async || {
             let (tasks, failures) = Tasks::new();
             let store = SqliteStore::open(&path, &tasks).unwrap();
             (store, (tasks, failures))
@@ -151,7 +119,7 @@ mod tests {
     fn a_file_that_is_no_store_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
-        let other = Connection::open(&path).unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
         other
             .execute_batch("CREATE TABLE mine (x); PRAGMA user_version = 7;")
             .unwrap();
@@ -169,16 +137,11 @@ mod tests {
         let (path, copy) = (folder.path().join("one"), folder.path().join("two"));
         let (tasks, _failures) = Tasks::new();
         let store = SqliteStore::open(&path, &tasks).unwrap();
-        let answered = store.write(|connection| {
-            rows::execute(
-                connection,
-                "INSERT INTO data_keys VALUES ('x', x'01', 'k')",
-                [],
-            )
-        });
+        let answered = store
+            .write(|connection| connection.batch("INSERT INTO data_keys VALUES ('x', x'01', 'k')"));
         answered.await.unwrap();
         // As docs/operations.md tells operators to.
-        let operators = Connection::open(&path).unwrap();
+        let operators = rusqlite::Connection::open(&path).unwrap();
         let statement = format!("VACUUM INTO '{}'", copy.display());
         operators.execute_batch(&statement).unwrap();
 
@@ -188,7 +151,9 @@ mod tests {
         for (pragma, expected) in [("journal_mode", "wal"), ("page_size", "8192")] {
             let read = move |connection: &Connection| {
                 let query = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
-                Ok(connection.query_row(&query, [], |row| row.get::<_, String>(0))?)
+                let found: Option<String> =
+                    Statement::new(connection, &query)?.one([], |row| row.get(0))?;
+                Ok(found.unwrap())
             };
             assert_eq!(copied.read(read).await.unwrap(), expected);
         }
@@ -199,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
         drop(connection::open(&path).unwrap());
-        let newer = Connection::open(&path).unwrap();
+        let newer = rusqlite::Connection::open(&path).unwrap();
         newer.execute_batch("PRAGMA user_version = 99;").unwrap();
         drop(newer);
         let error = connection::open(&path).unwrap_err().to_string();

@@ -1,0 +1,110 @@
+//! The store on a PostgreSQL server (15 or later), for several control planes. The SQL is the embedded
+//! store's (`../sql`); here is how the server is connected to.
+//!
+//! As in the embedded store one thread writes, in batches, and a few read. The writers of several control
+//! planes take turns (see [`session`]).
+
+mod dollars;
+mod options;
+mod schema;
+pub(super) mod session;
+mod tls;
+mod unknown;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use countersign_shared::tasks::Tasks;
+
+pub use self::options::Options;
+use self::session::Session;
+use super::{
+    InstallationFacts, Result, StoreError,
+    sql::{
+        self, Database, FirstEnd,
+        connection::Connection,
+        readers::Readers,
+        writer::{Lane, Writer},
+    },
+};
+
+/// How many threads read.
+const READERS: usize = 4;
+/// How often to look for leases that other control planes gave and that have ended.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The store on a server. Its threads end when it is dropped.
+#[derive(Debug)]
+pub struct PostgresStore {
+    writer: Writer,
+    readers: Readers,
+    first_end: Arc<FirstEnd>,
+}
+
+impl PostgresStore {
+    /// Connects, and makes the tables if there are none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the server can't be reached or does not let us in, and when its store is of a
+    /// newer version.
+    pub async fn open(options: Arc<Options>, tasks: &Tasks) -> Result<Self> {
+        let migrating = Arc::clone(&options);
+        blocking(move || schema::migrate(&Connection::Postgres(Session::new(migrating)))).await?;
+        let connect = || Connection::Postgres(Session::new(Arc::clone(&options)));
+        let (readers, reading) = Readers::start(READERS, || Ok(connect()), tasks)?;
+        Ok(Self {
+            writer: Writer::start(connect(), reading, tasks)?,
+            readers,
+            first_end: Arc::new(FirstEnd::shared(LOOK)),
+        })
+    }
+
+    /// What is known of the installation before anything is changed; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`].
+    pub async fn look(options: Arc<Options>) -> Result<Option<InstallationFacts>> {
+        blocking(move || {
+            let connection = Connection::Postgres(Session::new(options));
+            connection.ready()?;
+            match schema::version(&connection)? {
+                Some(_) => sql::facts(&connection),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+}
+
+/// Runs what blocks beside the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StoreError::Unavailable(error.to_string()))?
+}
+
+impl Database for PostgresStore {
+    async fn run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.run(lane, work).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.readers.run(work).await
+    }
+
+    fn first_end(&self) -> &Arc<FirstEnd> {
+        &self.first_end
+    }
+}

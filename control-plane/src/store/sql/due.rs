@@ -1,0 +1,43 @@
+//! Rows in `due`: every delivery that waits for a time, by when it can next be leased.
+
+use countersign_shared::{name::DeliveryId, time::Timestamp};
+use rusqlite::params;
+
+use super::{
+    connection::Connection,
+    rows::{Column, execute},
+};
+use crate::store::Result;
+
+pub(super) fn insert_due(
+    connection: &Connection,
+    destination: i64,
+    at: Timestamp,
+    id: DeliveryId,
+) -> Result<()> {
+    let insert = "INSERT INTO due (destination, due_at, id) VALUES (?, ?, ?)";
+    execute(
+        connection,
+        insert,
+        params![destination, Column(at), Column(id)],
+    )?;
+    Ok(())
+}
+
+/// What [`delete_due`] runs.
+pub(super) const DELETE_DUE: &str =
+    "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
+
+pub(super) fn delete_due(
+    connection: &Connection,
+    destination: i64,
+    at: Timestamp,
+    id: DeliveryId,
+) -> Result<()> {
+    execute(
+        connection,
+        DELETE_DUE,
+        params![destination, Column(at), Column(id)],
+    )?;
+    Ok(())
+}

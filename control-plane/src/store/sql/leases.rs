@@ -1,0 +1,368 @@
+//! Leases: who may attempt what, until when. A delivery that is not settled has a row in `due`, by when
+//! it can next be leased, or one in `leases`, or waits behind another of its ordering key (`ordered`).
+//!
+//! A lease that nobody ends is found by looking through `leases`, which is small, and seldom: the store
+//! remembers a time before which none can end.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+use countersign_shared::{
+    job::LeaseId,
+    name::{AgentName, DeliveryId},
+    time::Timestamp,
+};
+use rusqlite::params;
+
+use super::{
+    connection::{Connection, Row},
+    due::{DELETE_DUE, delete_due, insert_due},
+    ordered,
+    rows::{Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed},
+};
+use crate::{
+    model::{
+        DeliveryState, DestinationKey, DestinationState, Due, Followers, Grant, Leased, SealedJob,
+    },
+    store::Result,
+};
+
+/// A time before which no lease ends, for all that is known: at first nothing is.
+#[derive(Debug)]
+pub(in crate::store) struct FirstEnd {
+    at: AtomicI64,
+    /// How often to look although no lease is known to have ended: others give some too. `None`: nobody
+    /// does.
+    look: Option<Duration>,
+}
+
+impl Default for FirstEnd {
+    fn default() -> Self {
+        Self {
+            at: AtomicI64::new(i64::MIN),
+            look: None,
+        }
+    }
+}
+
+impl FirstEnd {
+    /// Where others give leases too.
+    pub(in crate::store) fn shared(look: Duration) -> Self {
+        Self {
+            look: Some(look),
+            ..Self::default()
+        }
+    }
+
+    fn may_have_come(&self, now: Timestamp) -> bool {
+        self.at.load(Ordering::Relaxed) <= now.as_unix_micros()
+    }
+
+    /// A lease was given until then.
+    fn given(&self, until: Timestamp) {
+        self.at.fetch_min(until.as_unix_micros(), Ordering::Relaxed);
+    }
+
+    /// All were looked at, at `now`; the first of them ends then.
+    fn looked(&self, now: Timestamp, first: Option<Timestamp>) {
+        let again = self.look.map(|look| now.plus(look));
+        let first = [first, again].into_iter().flatten().min();
+        let first = first.map_or(i64::MAX, Timestamp::as_unix_micros);
+        self.at.store(first, Ordering::Relaxed);
+    }
+
+    /// What was done last was taken back.
+    pub(super) fn forget(&self) {
+        self.at.store(i64::MIN, Ordering::Relaxed);
+    }
+}
+
+/// Every destination with unsettled deliveries that is enabled and has a client certificate.
+pub(super) fn due(connection: &Connection) -> Result<Vec<Due>> {
+    let query = "SELECT key, (SELECT min(due_at) FROM due WHERE destination = key) AS at, until
+                 FROM destinations
+                 LEFT JOIN (SELECT destination, min(until) AS until FROM leases
+                            GROUP BY destination) leased ON destination = key
+                 WHERE state = ? AND active_certificate > 0";
+    let enabled = [Column(DestinationState::Enabled)];
+    let found = all(connection, query, enabled, |row| {
+        let destination = DestinationKey(row.get("key")?);
+        Ok(first(row)?.map(|at| Due { destination, at }))
+    })?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// When the first delivery of a destination is due that is enabled and has a client certificate.
+pub(super) fn due_of(
+    connection: &Connection,
+    destination: DestinationKey,
+) -> Result<Option<Timestamp>> {
+    if !is_open(connection, destination)? {
+        return Ok(None);
+    }
+    let query = "SELECT (SELECT min(due_at) FROM due WHERE destination = ?1) AS at,
+                 (SELECT min(until) FROM leases WHERE destination = ?1) AS until";
+    Ok(one(connection, query, [destination.0], first)?.flatten())
+}
+
+/// The earlier of the columns `at` and `until`.
+fn first(row: &Row<'_>) -> rusqlite::Result<Option<Timestamp>> {
+    let (at, until) = (get_optional(row, "at")?, get_optional(row, "until")?);
+    Ok([at, until].into_iter().flatten().min())
+}
+
+/// Whether a destination is enabled and has a client certificate.
+fn is_open(connection: &Connection, destination: DestinationKey) -> Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM destinations
+                                WHERE key = ? AND state = ? AND active_certificate > 0)";
+    let wanted = params![destination.0, Column(DestinationState::Enabled)];
+    Ok(one(connection, query, wanted, |row| row.get(0))?.unwrap_or(false))
+}
+
+pub(super) fn lease(
+    connection: &Connection,
+    grants: &[Grant],
+    now: Timestamp,
+    until: Timestamp,
+    first_end: &FirstEnd,
+) -> Result<Leased> {
+    let Leased {
+        mut jobs,
+        mut next,
+        mut expired,
+    } = Leased::default();
+    let mut granted = Vec::with_capacity(grants.len());
+    for grant in grants {
+        granted.push((grant, agent_key(connection, &grant.agent)?));
+    }
+    if first_end.may_have_come(now) {
+        first_end.looked(now, end_expired(connection, now)?);
+    }
+    let mut statements = Statements::new(connection)?;
+    for (grant, agent) in granted {
+        // Disabled or gone since the grant was planned: nothing to lease, nothing due.
+        if !is_open(connection, grant.destination)? {
+            continue;
+        }
+        let before = jobs.len();
+        let (mut at, mut follows) = (None, false);
+        for (due_at, id) in waiting(connection, grant)? {
+            if due_at > now || jobs.len() - before == grant.limit {
+                at = Some(due_at);
+                break;
+            }
+            if grant.accepted_from.is_some_and(|from| id < first_id(from)) {
+                let (bytes, followers) = expire(connection, grant.destination, (due_at, id), now)?;
+                expired.push((grant.destination, bytes));
+                follows |= followers == Followers::Due;
+                continue;
+            }
+            jobs.extend(statements.lease(grant, agent, (due_at, id), until)?);
+        }
+        let at = match at {
+            _ if follows => Some(now),
+            Some(at) => Some(at),
+            None if jobs.len() > before => Some(until),
+            None => due_of(connection, grant.destination)?,
+        };
+        next.extend(at.map(|at| Due {
+            destination: grant.destination,
+            at,
+        }));
+    }
+    if !jobs.is_empty() {
+        first_end.given(until);
+    }
+    Ok(Leased {
+        jobs,
+        next,
+        expired,
+    })
+}
+
+/// The smallest id that a delivery accepted at `at` can have (RFC 9562 section 5.7).
+pub(super) fn first_id(at: Timestamp) -> DeliveryId {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&at.as_unix_millis().to_be_bytes()[2..]);
+    uuid::Uuid::from_bytes(id).into()
+}
+
+/// What waited until after its deadline becomes a dead letter; answers with the bytes of its payload and
+/// what becomes of those behind it in order.
+fn expire(
+    connection: &Connection,
+    destination: DestinationKey,
+    (due_at, id): (Timestamp, DeliveryId),
+    now: Timestamp,
+) -> Result<(u32, Followers)> {
+    delete_due(connection, destination.0, due_at, id)?;
+    let update = "UPDATE deliveries SET state = ?, due_at = NULL, settled_at = ?, held_since = NULL
+                  WHERE id = ? RETURNING payload_size, ordering_key";
+    let dead = params![Column(DeliveryState::DeadLetter), Column(now), Column(id)];
+    let found = one(connection, update, dead, |row| {
+        Ok((row.get(0)?, row.get::<_, Option<String>>(1)?))
+    })?;
+    let (bytes, key) = found.unwrap_or_default();
+    let followers = match key {
+        Some(key) => ordered::settled(connection, destination.0, &key, id, false, now)?,
+        None => Followers::None,
+    };
+    Ok((bytes, followers))
+}
+
+/// What waits at a destination, soonest first: as much as is granted, and one more.
+fn waiting(connection: &Connection, grant: &Grant) -> Result<Vec<(Timestamp, DeliveryId)>> {
+    let query = "SELECT due_at, id FROM due WHERE destination = ? ORDER BY due_at, id LIMIT ?";
+    let wanted = params![grant.destination.0, limit(grant.limit)];
+    all(connection, query, wanted, |row| {
+        Ok((get(row, "due_at")?, get(row, "id")?))
+    })
+}
+
+/// What leasing one delivery runs.
+struct Statements<'a> {
+    delete_due: Statement<'a>,
+    find: Statement<'a>,
+    insert: Statement<'a>,
+}
+
+impl<'a> Statements<'a> {
+    fn new(connection: &'a Connection) -> Result<Self> {
+        let find = "SELECT p.sealed, v.content_type, v.attempt_count, v.epoch + 1
+                    FROM deliveries v JOIN payloads p ON p.id = v.id WHERE v.id = ?";
+        let insert = "INSERT INTO leases (id, destination, agent, epoch, until)
+                      VALUES (?, ?, ?, ?, ?)";
+        Ok(Self {
+            delete_due: Statement::new(connection, DELETE_DUE)?,
+            find: Statement::new(connection, find)?,
+            insert: Statement::new(connection, insert)?,
+        })
+    }
+
+    fn lease(
+        &mut self,
+        grant: &Grant,
+        agent: i64,
+        (due_at, id): (Timestamp, DeliveryId),
+        until: Timestamp,
+    ) -> Result<Option<SealedJob>> {
+        let destination = grant.destination;
+        let due = params![destination.0, Column(due_at), Column(id)];
+        self.delete_due.execute(due)?;
+        let read = |row: &Row<'_>| {
+            let (attempts, epoch): (u32, i64) = (row.get(2)?, row.get(3)?);
+            Ok((row.get(0)?, row.get(1)?, attempts + 1, epoch))
+        };
+        let found = self.find.one([Column(id)], read)?;
+        let Some((sealed_payload, content_type, attempt_number, epoch)) = found else {
+            // A row that should not be there must not hold up the others for ever.
+            tracing::error!(delivery = %id, "due without a payload; it is left out");
+            return Ok(None);
+        };
+        let leased = params![Column(id), destination.0, agent, epoch, Column(until)];
+        self.insert.execute(leased)?;
+        Ok(Some(SealedJob {
+            lease: LeaseId {
+                delivery: id,
+                epoch: epoch.unsigned_abs(),
+            },
+            destination,
+            agent: grant.agent.clone(),
+            sealed_payload,
+            content_type,
+            attempt_number,
+        }))
+    }
+}
+
+/// What [`delete_lease`] runs.
+pub(super) const DELETE_LEASE: &str = "DELETE FROM leases WHERE id = ?";
+
+/// Ends a lease, if there is one, without a word on what becomes of its delivery.
+pub(super) fn delete_lease(connection: &Connection, id: DeliveryId) -> Result<()> {
+    execute(connection, DELETE_LEASE, [Column(id)])?;
+    Ok(())
+}
+
+pub(super) fn extend(
+    connection: &Connection,
+    agent: &AgentName,
+    leases: Vec<LeaseId>,
+    until: Timestamp,
+) -> Result<Vec<LeaseId>> {
+    let agent = agent_key(connection, agent)?;
+    let update = "UPDATE leases SET until = ? WHERE id = ? AND epoch = ? AND agent = ?";
+    let mut extended = Vec::with_capacity(leases.len());
+    for lease in leases {
+        let wanted = params![
+            Column(until),
+            Column(lease.delivery),
+            signed(lease.epoch),
+            agent
+        ];
+        if execute(connection, update, wanted)? > 0 {
+            extended.push(lease);
+        }
+    }
+    Ok(extended)
+}
+
+/// A lease as its row has it.
+struct Held {
+    lease: LeaseId,
+    destination: DestinationKey,
+    until: Timestamp,
+}
+
+fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
+    Ok(Held {
+        lease: LeaseId {
+            delivery: get(row, "id")?,
+            epoch: row.get::<_, i64>("epoch")?.unsigned_abs(),
+        },
+        destination: DestinationKey(row.get("destination")?),
+        until: get(row, "until")?,
+    })
+}
+
+pub(super) fn release_all_but(
+    connection: &Connection,
+    agent: &AgentName,
+    still_held: &HashSet<LeaseId>,
+    now: Timestamp,
+) -> Result<Vec<DestinationKey>> {
+    let agent = agent_key(connection, agent)?;
+    // What is due already runs out by itself.
+    let query = "SELECT * FROM leases WHERE agent = ? AND until > ?";
+    let mut leases = all(connection, query, params![agent, Column(now)], held)?;
+    leases.retain(|held| !still_held.contains(&held.lease));
+    for held in &leases {
+        end(connection, held, now)?;
+    }
+    Ok(leases.into_iter().map(|held| held.destination).collect())
+}
+
+/// Makes the deliveries of leases whose time is over due when that was. Answers with the end of the
+/// first of the others.
+fn end_expired(connection: &Connection, now: Timestamp) -> Result<Option<Timestamp>> {
+    let query = "SELECT * FROM leases WHERE until <= ?";
+    for expired in all(connection, query, [Column(now)], held)? {
+        end(connection, &expired, expired.until)?;
+    }
+    let query = "SELECT min(until) AS until FROM leases";
+    let first = one(connection, query, [], |row| get_optional(row, "until"))?;
+    Ok(first.flatten())
+}
+
+/// A lease ends and its delivery waits again, until `at`.
+fn end(connection: &Connection, held: &Held, at: Timestamp) -> Result<()> {
+    let id = held.lease.delivery;
+    delete_lease(connection, id)?;
+    let update = "UPDATE deliveries SET epoch = ?, due_at = ? WHERE id = ?";
+    let ended = params![signed(held.lease.epoch), Column(at), Column(id)];
+    execute(connection, update, ended)?;
+    insert_due(connection, held.destination.0, at, id)
+}

@@ -1,0 +1,81 @@
+//! What a store does, in SQL: once for both databases. Each of them says how it is connected to
+//! (`../sqlite`, `../postgres`) and how it says what the other says differently
+//! ([`connection::Dialect`]).
+
+mod access;
+mod agents;
+mod alerts;
+mod audit;
+mod authorities;
+mod backlog;
+mod certificates;
+pub(super) mod connection;
+mod deliveries;
+mod due;
+mod installation;
+mod leases;
+mod ordered;
+pub(super) mod readers;
+mod retention;
+mod revive;
+mod revocations;
+mod revoking;
+mod rotation_steps;
+mod rotation_store;
+mod rotations;
+mod rows;
+mod secrets;
+mod settle;
+mod stops;
+mod submit;
+mod tenants;
+pub(super) mod writer;
+
+use std::{future::Future, sync::Arc};
+
+use self::{connection::Connection, writer::Lane};
+pub(super) use self::{installation::facts, leases::FirstEnd};
+use super::Result;
+
+/// A database with a store in it.
+pub(super) trait Database: Send + Sync {
+    /// Runs `work` in a transaction and answers when that is on disk.
+    fn run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send;
+
+    /// Runs `work`, which only reads: it sees all that was answered before.
+    fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send;
+
+    /// A time before which no lease ends.
+    fn first_end(&self) -> &Arc<FirstEnd>;
+
+    /// As [`Database::run`], for work that can fail anywhere.
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send {
+        self.run(Lane::Savepoint, work)
+    }
+
+    /// As [`Database::write`], for `work` that fails only before its first change; see [`writer`].
+    fn write_checked<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send {
+        self.run(Lane::Checked(1), work)
+    }
+
+    /// As [`Database::write_checked`], ahead of everything that is not urgent.
+    fn write_urgent<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send {
+        self.run(Lane::Urgent, work)
+    }
+}
