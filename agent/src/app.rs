@@ -21,6 +21,7 @@ use crate::{
     journal::{self, Contents, Journal, JournalError, Outbox},
     metrics::Metrics,
     status::StatusListener,
+    transport::Places,
     upstream::{self, BundleIntake, Limits},
 };
 
@@ -135,10 +136,13 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     let intake = BundleIntake::new(lanes.clone(), Arc::clone(&clients), journal);
     intake.restore(&bundles);
 
+    let places = Places::new(&config.control_planes, &identity.load().control_plane);
+    tracing::info!(control_planes = %places, "served by any of these");
     let shutdown = tasks.shutdown().clone();
     let finished = CancellationToken::new();
     let up = upstream::Parts {
         identity: Arc::clone(&identity),
+        places: Arc::clone(&places),
         lanes: lanes.clone(),
         bundles: intake,
         clients,
@@ -168,7 +172,7 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     });
     let (renewing, renewing_metrics) = (shutdown.clone(), Arc::clone(&metrics));
     tasks.spawn("identity renewal", OnFailure::StopProcess, async move {
-        renew::keep_fresh(identity, file, clock, renewing_metrics, renewing).await;
+        renew::keep_fresh(identity, places, file, clock, renewing_metrics, renewing).await;
         Ok::<_, Infallible>(())
     });
     if let Some((address, listener)) = listener {
@@ -201,7 +205,7 @@ fn identity(
     let OnDisk::Enrolled(identity) = file.load()? else {
         return Err(AppError::NotEnrolled(path.display().to_string()));
     };
-    tracing::info!(agent = %identity.agent, region = identity.region, control_plane = %identity.control_plane, "starting");
+    tracing::info!(agent = %identity.agent, region = identity.region, "starting");
     metrics.identity_expires(identity.not_after);
     Ok((kek, file, Arc::new(ArcSwap::from_pointee(*identity))))
 }

@@ -90,6 +90,10 @@ struct RunArguments {
     /// Configuration in TOML; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Be served by this control plane, not by the one where the agent was enrolled; may be repeated for
+    /// several of one installation, of which any will do.
+    #[arg(long, value_name = "https://HOST:PORT")]
+    control_plane: Vec<String>,
     /// Serve /metrics, /livez and /readyz there; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_http: Option<String>,
@@ -214,13 +218,17 @@ fn sources(arguments: RunArguments) -> Sources {
         ("log.filter", arguments.log_filter),
     ];
     let overrides = overrides.map(|(setting, value)| (setting, value.map(Value::String)));
-    let allowed = Value::from(arguments.egress_allow);
-    let allowed = Some(allowed).filter(|list| list.as_array().is_some_and(|it| !it.is_empty()));
+    // A flag that is not given says nothing.
+    let list = |texts: Vec<String>| (!texts.is_empty()).then(|| Value::from(texts));
+    let lists = [
+        ("control_planes", list(arguments.control_plane)),
+        ("egress.allow", list(arguments.egress_allow)),
+    ];
     Sources {
         file: arguments.config,
         overrides: overrides
             .into_iter()
-            .chain([("egress.allow", allowed)])
+            .chain(lists)
             .filter_map(|(setting, value)| Some((setting, value?)))
             .collect(),
     }

@@ -9,7 +9,10 @@ use countersign_shared::{
 };
 use toml::Value;
 
-use crate::egress::{Egress, Policy, Proxy, ProxyAddress, ProxyCredentials};
+use crate::{
+    egress::{Egress, Policy, Proxy, ProxyAddress, ProxyCredentials},
+    transport::ControlPlaneUrl,
+};
 
 /// How an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where metrics and health are served; nowhere when absent.
     pub listen_http: Option<SocketAddr>,
+    /// Control planes of the installation, to be served by any of. Default: where it was enrolled.
+    pub control_planes: Vec<ControlPlaneUrl>,
     /// Most jobs in hand, unacknowledged outcomes included. 1 to 65,536, default 2,048.
     pub max_jobs: u32,
     /// Most payload bytes in hand; one job may exceed it. 64 KiB to 4 GiB, default 64 MiB.
@@ -74,6 +79,7 @@ fn parse(
     let data_dir = reader.path("data_dir");
     let data_dir = reader.required("data_dir", data_dir);
     let listen_http = reader.listen_address("listen.http");
+    let control_planes = reader.parsed_list("control_planes").unwrap_or_default();
     let max_jobs = reader.number("delivery.max_jobs", 1..=65_536);
     let max_bytes = reader.number("delivery.max_bytes", 65_536..=1 << 32);
     let egress = egress(&mut reader);
@@ -88,6 +94,7 @@ fn parse(
         Some(Config {
             data_dir: data_dir?,
             listen_http,
+            control_planes,
             max_jobs: max_jobs.and_then(|it| it.try_into().ok()).unwrap_or(2048),
             max_bytes: max_bytes.unwrap_or(64 << 20),
             egress,

@@ -22,11 +22,15 @@ use thiserror::Error;
 use crate::{
     auth::{self, KeyRequest},
     ca::{self, CaError, RootKey, SigningAuthority, pem},
-    config::Config,
+    config::{Config, StoreSource},
     kek::{self, KekError},
     model::{AuthorityOwner, Serial},
     pkcs11::{TokenError, TokenSigner},
-    store::{Installation, Store, StoreError, sqlite::SqliteStore},
+    store::{
+        Installation, InstallationFacts, Store, StoreError,
+        postgres::{Channel, Options, OptionsError, PostgresStore},
+        sqlite::SqliteStore,
+    },
     vault::{INSTALLATION, Vault, VaultError},
 };
 
@@ -48,6 +52,9 @@ pub enum StartError {
     /// The store can't be used.
     #[error("store: {0}")]
     Store(#[from] StoreError),
+    /// The store's server can't be connected to as configured.
+    #[error(transparent)]
+    StoreServer(#[from] OptionsError),
     /// Sealing failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -76,6 +83,8 @@ pub struct Opened {
     pub server: Arc<SigningAuthority>,
     /// The administrator's key, on the first start, unless it went to a file.
     pub first_key: Option<SecretText>,
+    /// Speaks to other control planes that use the same store, if it can be used by several.
+    pub channel: Option<Channel>,
     /// Keeps other control planes out while it lives.
     pub lock: File,
 }
@@ -90,20 +99,39 @@ pub async fn open(
     clock: &dyn Clock,
     tasks: &Tasks,
 ) -> Result<Opened, StartError> {
+    match open_once(config, admin_key_file, clock, tasks).await {
+        // Of several control planes that start at once, another was the first: its installation counts,
+        // and the administrator's key that was handed over here is none.
+        Err(StartError::Store(StoreError::AlreadyExists(_))) => {
+            if let Some(file) = admin_key_file {
+                let removed = std::fs::remove_file(file);
+                removed.map_err(|error| StartError::KeyFile(file.to_owned(), error))?;
+            }
+            open_once(config, admin_key_file, clock, tasks).await
+        }
+        opened => opened,
+    }
+}
+
+async fn open_once(
+    config: &Config,
+    admin_key_file: Option<&Path>,
+    clock: &dyn Clock,
+    tasks: &Tasks,
+) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     let failed = |error| StartError::DataDir(folder.clone(), error);
     files::private_directory(folder).map_err(failed)?;
     let lock = lock(folder)?;
-    let store_path = folder.join("store.sqlite");
+    let place = Place::of(config)?;
     // Opening for writing changes the files of a store whose process was killed.
-    let facts = SqliteStore::look(&store_path)?;
+    let facts = place.look().await?;
     let needed = facts.as_ref().map(|facts| facts.kek_id.as_str());
     let kek::Opened { kek, previous } =
         kek::open(&config.kek, config.previous_kek.as_ref(), needed).await?;
     let token = root_token(config).await?;
-    let store = SqliteStore::open(&store_path, tasks)?;
+    let (store, channel) = place.open(tasks).await?;
     let vault = Arc::new(Vault::replacing(Arc::clone(&kek), previous));
-    let store: Arc<dyn Store> = Arc::new(store);
     let first_key = match facts {
         Some(_) => None,
         None => {
@@ -140,8 +168,45 @@ pub async fn open(
         agents,
         server,
         first_key,
+        channel,
         lock,
     })
+}
+
+/// Where the store is.
+enum Place {
+    File(PathBuf),
+    Server(Arc<Options>),
+}
+
+impl Place {
+    fn of(config: &Config) -> Result<Self, StartError> {
+        Ok(match &config.store {
+            StoreSource::Embedded => Self::File(config.data_dir.join("store.sqlite")),
+            StoreSource::Postgres(source) => {
+                let (password, ca) = (source.password_file.as_deref(), source.ca_file.as_deref());
+                Self::Server(Arc::new(Options::read(&source.url, password, ca)?))
+            }
+        })
+    }
+
+    async fn look(&self) -> Result<Option<InstallationFacts>, StoreError> {
+        match self {
+            Self::File(path) => SqliteStore::look(path),
+            Self::Server(options) => PostgresStore::look(Arc::clone(options)).await,
+        }
+    }
+
+    async fn open(self, tasks: &Tasks) -> Result<(Arc<dyn Store>, Option<Channel>), StoreError> {
+        Ok(match self {
+            Self::File(path) => (Arc::new(SqliteStore::open(&path, tasks)?), None),
+            Self::Server(options) => {
+                let store = PostgresStore::open(Arc::clone(&options), tasks).await?;
+                let channel = PostgresStore::channel(&options, tasks)?;
+                (Arc::new(store), Some(channel))
+            }
+        })
+    }
 }
 
 fn lock(folder: &Path) -> Result<File, StartError> {

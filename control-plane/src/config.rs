@@ -1,6 +1,7 @@
 //! Configuration: a TOML file and flags, read once; every mistake is reported at once.
 
 mod keys;
+mod store;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,6 +12,7 @@ use countersign_shared::{
 };
 use toml::Value;
 
+pub use self::store::{PostgresSource, StoreSource};
 use crate::model::{ClientRule, KekSource, KeyAlgorithm, Role, Scope, TokenKey};
 
 /// Life of a client certificate unless something else is configured: 90 days.
@@ -34,6 +36,8 @@ pub const MAX_DELIVERY_DOMAIN: usize = 116;
 pub struct Config {
     /// Where store, KEK and CA file are.
     pub data_dir: PathBuf,
+    /// Where the store is.
+    pub store: StoreSource,
     /// Host part of the `spiffe://` URIs in certificates.
     pub trust_domain: String,
     /// End of the DNS names in client certificates of the shared authority:
@@ -151,6 +155,7 @@ impl Config {
             http: listen_address(&mut reader, "listen.http", 8445),
         };
         let server_names = server_names(&mut reader);
+        let store = store::store(&mut reader);
         let kek = keys::kek(&mut reader);
         let previous_kek = keys::kek_before(&mut reader, kek.as_ref());
         let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
@@ -170,6 +175,7 @@ impl Config {
         reader.finish(|| {
             let data_dir = data_dir?;
             Some(Self {
+                store,
                 previous_kek,
                 kek: kek.unwrap_or_else(|| KekSource::File(data_dir.join("kek"))),
                 data_dir,

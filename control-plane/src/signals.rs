@@ -5,11 +5,12 @@ mod dead_letters;
 mod flows;
 mod holds;
 mod observations;
+mod relay;
 
 use std::{
     collections::HashMap,
     ops::AddAssign,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ pub use self::{
     flows::{Flow, FlowState, Flows},
     holds::Holds,
     observations::{Observations, Observer},
+    relay::{News, Relay},
 };
 use crate::model::DestinationKey;
 
@@ -31,6 +33,8 @@ pub struct Hints {
     pub due: HashMap<DestinationKey, Timestamp>,
     /// The leases of each destination that have ended.
     pub ended: HashMap<DestinationKey, Ended>,
+    /// Everything may have changed.
+    pub rescan: bool,
 }
 
 /// Leases of one destination that have ended.
@@ -96,9 +100,29 @@ impl AddAssign for Ended {
 pub struct Wake {
     hints: Mutex<Hints>,
     notify: Notify,
+    relay: Arc<Relay>,
 }
 
 impl Wake {
+    /// One that tells other control planes too.
+    pub fn relayed(relay: Arc<Relay>) -> Self {
+        Self {
+            relay,
+            ..Self::default()
+        }
+    }
+
+    /// As [`Wake::due`], where it may be another control plane whose agents deliver it.
+    pub fn due_anywhere(&self, destination: DestinationKey, at: Timestamp) {
+        self.due(destination, at);
+        self.relay.tell(News::Due(destination));
+    }
+
+    /// Other control planes should look at this.
+    pub fn tell(&self, news: News) {
+        self.relay.tell(news);
+    }
+
     /// A delivery of `destination` may be due at `at`.
     pub fn due(&self, destination: DestinationKey, at: Timestamp) {
         {
@@ -120,6 +144,12 @@ impl Wake {
         self.notify.notify_one();
     }
 
+    /// Everything may have changed: the store is to be looked through.
+    pub fn rescan(&self) {
+        self.lock().rescan = true;
+        self.notify.notify_one();
+    }
+
     /// Takes what has been collected.
     pub fn take(&self) -> Hints {
         std::mem::take(&mut self.lock())
@@ -138,43 +168,79 @@ impl Wake {
 
 /// Wakes somebody who looks at everything now and then, so that it is now.
 #[derive(Debug, Default)]
-pub struct Poke(Notify);
+pub struct Poke {
+    notify: Notify,
+    relay: Option<(Arc<Relay>, News)>,
+}
 
 impl Poke {
+    /// One that tells other control planes `news` too.
+    pub fn relayed(relay: Arc<Relay>, news: News) -> Self {
+        Self {
+            notify: Notify::new(),
+            relay: Some((relay, news)),
+        }
+    }
+
     /// There is something to do.
     pub fn poke(&self) {
-        self.0.notify_one();
+        if let Some((relay, news)) = &self.relay {
+            relay.tell(news.clone());
+        }
+        self.heard();
+    }
+
+    /// Another control plane says that there is something to do.
+    pub fn heard(&self) {
+        self.notify.notify_one();
     }
 
     /// Waits for the next poke; one that came since the last call counts.
     pub async fn wait(&self) {
-        self.0.notified().await;
+        self.notify.notified().await;
     }
 }
 
 /// Tells sessions that a destination changed or is gone.
 #[derive(Debug)]
-pub struct Changes(broadcast::Sender<DestinationName>);
+pub struct Changes {
+    sender: broadcast::Sender<DestinationName>,
+    relay: Arc<Relay>,
+}
 
 /// A listener that falls behind by more than this looks at everything again.
 const BACKLOG: usize = 1024;
 
 impl Default for Changes {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG))
+        Self::relayed(Arc::default())
     }
 }
 
 impl Changes {
+    /// One that tells other control planes too.
+    pub fn relayed(relay: Arc<Relay>) -> Self {
+        Self {
+            sender: broadcast::Sender::new(BACKLOG),
+            relay,
+        }
+    }
+
     /// `destination` changed or is gone.
     pub fn changed(&self, destination: DestinationName) {
+        self.relay.tell(News::Changed(destination.clone()));
+        self.heard(destination);
+    }
+
+    /// Another control plane says that `destination` changed or is gone.
+    pub fn heard(&self, destination: DestinationName) {
         // Nobody listening is fine.
-        let _ = self.0.send(destination);
+        let _ = self.sender.send(destination);
     }
 
     /// Listens from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<DestinationName> {
-        self.0.subscribe()
+        self.sender.subscribe()
     }
 }
 

@@ -12,7 +12,7 @@
 //! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`,
 //!    `fault_proxy`
 //! 2. `folder`, `process`, `floors`
-//! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`
+//! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`, `postgres`
 //! 4. `certificates`, `customer_ca`, `control_plane`, `receiver_script`
 //! 5. `nginx`, `gate`, `agent`, `client`, `receiver`
 //! 6. `sender`, `steady`, `setting`
@@ -37,6 +37,7 @@ pub mod issued;
 pub mod nginx;
 pub mod openssl;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod receiver;

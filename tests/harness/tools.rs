@@ -48,6 +48,11 @@ pub fn envoy() -> PathBuf {
     path("COUNTERSIGN_TESTS_ENVOY")
 }
 
+/// The folder of PostgreSQL's programs.
+pub fn postgres() -> PathBuf {
+    path("COUNTERSIGN_TESTS_POSTGRES")
+}
+
 /// The openssl command.
 pub fn openssl() -> PathBuf {
     path("COUNTERSIGN_TESTS_OPENSSL")

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    transport::{DialError, channel, code_name, dial},
+    transport::{ControlPlaneUrl, DialError, Places, channel, code_name, dial},
 };
 
 /// How long a call may take.
@@ -68,6 +68,7 @@ pub fn retry_window(failures: u32, now: Timestamp, not_after: Timestamp) -> Dura
 /// Keeps the identity fresh until `shutdown`.
 pub async fn keep_fresh(
     held: Held,
+    places: Arc<Places>,
     file: IdentityFile,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -78,7 +79,7 @@ pub async fn keep_fresh(
     while wait_until(due, &*clock, &shutdown).await {
         let current = held.load_full();
         let renewed = tokio::select! {
-            renewed = renew(&current, &file) => renewed,
+            renewed = renew(&current, places.current(), &file) => renewed,
             () = shutdown.cancelled() => return,
         };
         match renewed {
@@ -127,9 +128,12 @@ async fn wait_until(due: Timestamp, clock: &dyn Clock, shutdown: &CancellationTo
 }
 
 /// One renewal. The new identity is on disk before it is returned.
-async fn renew(current: &Identity, file: &IdentityFile) -> Result<Identity, RenewError> {
+async fn renew(
+    current: &Identity,
+    url: &ControlPlaneUrl,
+    file: &IdentityFile,
+) -> Result<Identity, RenewError> {
     let private_key = file.next_key(current, || Ok::<_, RenewError>(keys::generate()?))?;
-    let url = &current.control_plane;
     let stream = dial(url, current.tls()?).await?;
     let mut client = EnrollmentServiceClient::new(channel(url, stream).await?);
     let call = client.renew_identity(RenewIdentityRequest {
@@ -139,7 +143,7 @@ async fn renew(current: &Identity, file: &IdentityFile) -> Result<Identity, Rene
         .await
         .map_err(|_| RenewError::Timeout)??;
     let identity = Identity::new(Parts {
-        control_plane: url.clone(),
+        control_plane: current.control_plane.clone(),
         ca: current.ca.clone(),
         agent: current.agent.clone(),
         region: current.region.clone(),

@@ -4,11 +4,13 @@
 
 mod code;
 mod dial;
+mod places;
 mod url;
 
 pub use self::{
     code::code_name,
     dial::{DialError, channel, dial, tls_builder},
+    places::Places,
     url::{ControlPlaneUrl, ControlPlaneUrlError},
 };
 

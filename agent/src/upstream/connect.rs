@@ -16,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     identity::{Identity, IdentityError},
-    transport::{DialError, MAX_MESSAGE, channel, code_name, dial},
+    transport::{ControlPlaneUrl, DialError, MAX_MESSAGE, channel, code_name, dial},
 };
 
 /// How long the control plane may take to say welcome.
@@ -65,8 +65,11 @@ fn refusal(status: &Status) -> String {
 }
 
 /// Opens a session with `hello`.
-pub(super) async fn open(identity: &Identity, hello: Hello) -> Result<Open, OpenError> {
-    let url = &identity.control_plane;
+pub(super) async fn open(
+    url: &ControlPlaneUrl,
+    identity: &Identity,
+    hello: Hello,
+) -> Result<Open, OpenError> {
     let stream = dial(url, identity.tls()?).await?;
     let mut client = AgentSessionServiceClient::new(channel(url, stream).await?)
         .max_decoding_message_size(MAX_MESSAGE)

@@ -11,6 +11,7 @@ use crate::{
     identity::Held,
     journal::Outbox,
     metrics::Metrics,
+    transport::Places,
 };
 
 /// What the way up works with.
@@ -18,6 +19,8 @@ use crate::{
 pub struct Parts {
     /// Who the agent is.
     pub identity: Held,
+    /// Where control planes are.
+    pub places: Arc<Places>,
     /// Where jobs go.
     pub lanes: Lanes,
     /// Where bundles go.

@@ -40,7 +40,9 @@ pub async fn run(parts: Parts, mut activations: mpsc::Receiver<Activation>) {
             }
             Err(error) => {
                 reconnect.failed();
-                tracing::warn!(control_plane = %identity.control_plane, %error, "no session with the control plane");
+                let control_plane = parts.places.current();
+                tracing::warn!(%control_plane, %error, "no session with the control plane");
+                parts.places.failed();
             }
         }
         parts.metrics.reconnects.inc();
@@ -61,7 +63,7 @@ async fn begin(parts: &Parts, identity: &Identity) -> Result<(Open, RecipientKey
         sealing_key_signature: identity.vouch(key.public())?.into(),
         ..hello(parts)
     };
-    Ok((open(identity, hello).await?, key))
+    Ok((open(parts.places.current(), identity, hello).await?, key))
 }
 
 /// One session, from welcome to its end.

@@ -14,6 +14,7 @@ use countersign_agent::{
         open_kek, renew,
     },
     metrics::Metrics,
+    transport::Places,
 };
 use countersign_shared::{
     join_token::JoinToken,
@@ -149,6 +150,7 @@ async fn renewed(control_plane: &ControlPlane, data_dir: &Path) -> (Held, OnDisk
     let shutdown = CancellationToken::new();
     let renewal = renew::keep_fresh(
         Arc::clone(&held),
+        Places::new(&[], &held.load().control_plane),
         IdentityFile::new(data_dir, &kek),
         Arc::new(ManualClock::at(end.minus(Duration::from_secs(1)))),
         metrics,

@@ -210,10 +210,12 @@ impl AgentAdministrationApi {
         let leaving = session
             .as_ref()
             .map_or(agent.draining, |session| session.is_leaving());
+        let now = self.attach.clock.now();
+        let elsewhere = self.attach.sessions.elsewhere.has(&agent.name, now);
         let leased = match &session {
             Some(session) => session.leased(),
-            // It is gone, but may hold leases until these end.
-            None if leaving => {
+            // It is gone, but may hold leases until these end, or it is connected to another.
+            None if leaving || elsewhere => {
                 let counted = self.agents.store.leases_of(&agent.name).await;
                 counted.map_err(status::store)?
             }
@@ -232,7 +234,7 @@ impl AgentAdministrationApi {
         Ok(v1::Agent {
             name: agent.name.to_string(),
             region: text(agent.region.as_ref()),
-            connected: session.is_some(),
+            connected: session.is_some() || elsewhere,
             version: agent.version.clone(),
             create_time: Some(timestamp_to_wire(agent.created_at)),
             last_seen_time: Some(timestamp_to_wire(agent.last_seen_at)),

@@ -43,7 +43,7 @@ use crate::{
     issuing::Issuing,
     metrics::Metrics,
     rotation::{Authorities, Policy, Rotations},
-    signals::{Changes, DeadLetters, Holds, Observations, Poke, Wake},
+    signals::{Changes, DeadLetters, Holds, News, Observations, Poke, Relay, Wake},
 };
 
 /// What a message has besides its payload, at most.
@@ -82,7 +82,7 @@ impl Services {
         config: &Config,
         opened: &Opened,
         (keys, rules, audit): (Arc<ApiKeys>, Rules, AuditLog),
-        server_pin: [u8; 32],
+        (server_pin, relay): ([u8; 32], Arc<Relay>),
         clock: Arc<dyn Clock>,
         metrics: Metrics,
         tasks: &Tasks,
@@ -90,7 +90,7 @@ impl Services {
         let store = || Arc::clone(&opened.store);
         let vault = || Arc::clone(&opened.vault);
         let trust_domain: Arc<str> = config.trust_domain.as_str().into();
-        let wake = Arc::new(Wake::default());
+        let wake = Arc::new(Wake::relayed(Arc::clone(&relay)));
         let holds = Arc::new(Holds::default());
         let backlog = Arc::new(Backlog::new(config.backlog, metrics.clone()));
         let sessions = Arc::new(Sessions::new(metrics.clone()));
@@ -104,7 +104,7 @@ impl Services {
         let lists = RevocationLists {
             store: store(),
             vault: vault(),
-            due: Arc::new(Poke::default()),
+            due: Arc::new(Poke::relayed(Arc::clone(&relay), News::Lists)),
             clock: Arc::clone(&clock),
         };
         let accounts = Accounts {
@@ -125,7 +125,8 @@ impl Services {
             opened: Arc::default(),
             clock: Arc::clone(&clock),
         };
-        let (changes, rotation_poke) = (Arc::new(Changes::default()), Arc::new(Poke::default()));
+        let changes = Arc::new(Changes::relayed(Arc::clone(&relay)));
+        let rotation_poke = Arc::new(Poke::relayed(relay, News::Rotations));
         let dead_letters = Arc::<DeadLetters>::default();
         let destinations = Destinations {
             store: store(),

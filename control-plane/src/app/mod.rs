@@ -4,6 +4,7 @@
 mod grpc;
 mod health;
 mod listeners;
+mod others;
 mod server_certificate;
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -21,6 +22,7 @@ use tokio::net::TcpListener;
 use self::{
     grpc::{Services, agents_router, api_router},
     listeners::Listeners,
+    others::Others,
     server_certificate::Renewal,
 };
 use crate::{
@@ -39,6 +41,8 @@ use crate::{
     metrics::Metrics,
     rewrapping::Rewrapping,
     rotation::Reconciler,
+    signals::Relay,
+    store::postgres::Channel,
 };
 
 /// Why the control plane stopped, or did not start.
@@ -115,11 +119,12 @@ async fn run_over(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (tasks, mut failures) = Tasks::new();
     let key_file = admin_key_file.as_deref();
-    let opened = bootstrap::open(&config, key_file, clock.as_ref(), store_tasks).await?;
+    let mut opened = bootstrap::open(&config, key_file, clock.as_ref(), store_tasks).await?;
     if let Some(key) = &opened.first_key {
         announce(key);
     }
-    let listeners = start(&config, &opened, clock, &tasks).await?;
+    let channel = opened.channel.take();
+    let listeners = start(&config, &opened, channel, clock, &tasks).await?;
     listeners.announce(&config.data_dir)?;
     let stopped = tokio::select! {
         signal = tasks::stop_signal() => {
@@ -141,6 +146,7 @@ async fn run_over(
 async fn start(
     config: &Config,
     opened: &Opened,
+    channel: Option<Channel>,
     clock: Arc<dyn Clock>,
     tasks: &Tasks,
 ) -> Result<Listeners, AppError> {
@@ -166,7 +172,9 @@ async fn start(
         access.calls_per_second,
         access.failed_attempts_per_minute,
     );
-    let keys = Arc::new(keys.await.map_err(StartError::from)?);
+    let relay = Arc::<Relay>::default();
+    let keys = keys.await.map_err(StartError::from)?;
+    let keys = Arc::new(keys.relayed(Arc::clone(&relay)));
     let (store, vault) = (Arc::clone(&opened.store), &opened.vault);
     let audit = AuditLog::open(store, vault, Arc::clone(&clock)).await;
     let audit = audit.map_err(StartError::from)?;
@@ -174,7 +182,16 @@ async fn start(
     let listing = Call::system("revocation lists", Vec::new(), Arc::clone(&clock));
     let guarding = (Arc::clone(&keys), Rules::new()?, audit);
     let time = Arc::clone(&clock);
-    let services = Services::new(config, opened, guarding, pin, time, metrics.clone(), tasks);
+    let told = Arc::clone(&relay);
+    let services = Services::new(
+        config,
+        opened,
+        guarding,
+        (pin, told),
+        time,
+        metrics.clone(),
+        tasks,
+    );
     let issuing = &services.rotations.issuing;
     issuing.ensure_shared().await.map_err(StartError::from)?;
     let changes = Arc::clone(&services.destinations.destinations.changes);
@@ -232,6 +249,23 @@ async fn start(
     );
 
     let stop = tasks.shutdown();
+    if let Some(channel) = channel {
+        let others = Others {
+            channel,
+            relay,
+            attach: services.session.attach.clone(),
+            fleet: services.session.fleet.clone(),
+            changes,
+            rotations: Arc::clone(&services.rotations.poke),
+            lists: Arc::clone(&services.lists.due),
+            keys: Arc::clone(&keys),
+        };
+        tasks.spawn(
+            "other control planes",
+            OnFailure::StopProcess,
+            others.run(stop.clone()),
+        );
+    }
     tasks.spawn(
         "dispatcher",
         OnFailure::StopProcess,

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     model::{ApiKey, Page},
+    signals::{News, Relay},
     store::{Store, StoreError},
 };
 
@@ -99,6 +100,8 @@ pub struct ApiKeys {
     calls_per_second: u32,
     attempts: Attempts,
     valid: RwLock<HashMap<Id, Arc<Entry>>>,
+    /// Tells other control planes.
+    relay: Arc<Relay>,
     /// Held while keys are made and revoked, so that store and memory change in the same order.
     changing: Mutex<()>,
 }
@@ -126,8 +129,39 @@ impl ApiKeys {
             clock,
             calls_per_second,
             attempts: Attempts::new(failed_attempts),
+            relay: Arc::default(),
             changing: Mutex::default(),
         })
+    }
+
+    /// Tells other control planes of changes.
+    #[must_use]
+    pub fn relayed(self, relay: Arc<Relay>) -> Self {
+        Self { relay, ..self }
+    }
+
+    /// Another control plane has changed something: reads what is valid again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let stored = self.store.valid_api_keys(self.clock.now()).await?;
+        let mut valid = self.write();
+        let mut before = std::mem::take(&mut *valid);
+        for key in stored {
+            let known = before.remove(&key.id);
+            let entry = known.unwrap_or_else(|| {
+                let id = key.id.clone();
+                tracing::debug!(%id, "an API key was made at another control plane");
+                Arc::new(Entry::new(key.clone(), self.calls_per_second))
+            });
+            valid.insert(key.id, entry);
+        }
+        for gone in before.into_values() {
+            gone.principal.ended.cancel();
+        }
+        Ok(())
     }
 
     /// What time it is for those who count calls.
@@ -186,6 +220,7 @@ impl ApiKeys {
         // Those that have expired make room.
         valid.retain(|_, entry| entry.key.is_valid(now));
         valid.insert(key.id.clone(), Arc::new(entry));
+        self.relay.tell(News::Keys);
         Ok((key, text))
     }
 
@@ -201,6 +236,7 @@ impl ApiKeys {
             entry.principal.ended.cancel();
         }
         let revoked = self.store.revoke_api_key(name, self.clock.now()).await;
+        self.relay.tell(News::Keys);
         let Some(entry) = entry else {
             return revoked;
         };

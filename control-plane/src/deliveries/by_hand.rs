@@ -52,7 +52,7 @@ impl ByHand {
             let name = &delivery.destination;
             self.backlog.returned(name, key, delivery.payload_size);
         }
-        self.wake.due(key, now);
+        self.wake.due_anywhere(key, now);
         Ok(delivery)
     }
 
@@ -74,7 +74,7 @@ impl ByHand {
             false => self.backlog.left([(key, delivery.payload_size)]),
         }
         if delivery.ordering_key.is_some() {
-            self.wake.due(key, now);
+            self.wake.due_anywhere(key, now);
         }
         Ok(delivery)
     }
@@ -121,7 +121,7 @@ impl ByHand {
                 if let Ok(name) = name {
                     self.backlog.returned(&name, key, item.payload_size);
                 }
-                self.wake.due(key, now);
+                self.wake.due_anywhere(key, now);
                 self.dead_letters.changed(key);
             }
         }

@@ -70,7 +70,7 @@ impl Release {
             let released = self.store.release_held(destination, now, SLICE).await?;
             if released > 0 {
                 all += released;
-                self.wake.due(destination, now);
+                self.wake.due_anywhere(destination, now);
             }
             if released < SLICE {
                 break;

@@ -131,7 +131,7 @@ impl Submit {
             Ok(delivery) => {
                 self.metrics.accepted.inc();
                 if let Some(at) = delivery.due_at {
-                    self.wake.due(delivery.destination_key, at);
+                    self.wake.due_anywhere(delivery.destination_key, at);
                 }
             }
             Err(_) => {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     bundles::{BundleError, Bundles},
     model::{Agent, DestinationKey},
-    signals::{Ended, Wake},
+    signals::{Ended, News, Wake},
     store::{Store, StoreError},
     vault::Vault,
 };
@@ -133,9 +133,13 @@ impl Attach {
         let released = self.store.release_all_but(agent, held, now).await;
         for destination in released.map_err(AttachError::Store)? {
             self.wake.lease_ended(destination, Ended::one());
-            self.wake.due(destination, now);
+            self.wake.due_anywhere(destination, now);
         }
         self.sessions.add(Arc::clone(&session));
+        self.sessions.elsewhere.forget(agent);
+        let region = session.region.clone();
+        self.wake.tell(News::Attached(agent.clone()));
+        self.wake.tell(News::Here(agent.clone(), region));
         // It may have been drained, resumed or evicted before it was known here.
         let known = self.store.agent(agent).await;
         let known = known.map_err(AttachError::Store)?;
@@ -161,6 +165,7 @@ impl Attach {
         if let Some(session) = self.sessions.get(agent) {
             session.set_draining(draining);
         }
+        self.wake.tell(News::Agent(agent.clone()));
         self.wake.poke();
         tracing::info!(%agent, draining, "an operator drains or resumes an agent");
         Ok(changed)
@@ -193,11 +198,27 @@ impl Attach {
     /// go to others. To be called after it is stored, so that it can't come back in between.
     pub fn is_out(&self, agent: &AgentName, released: Vec<DestinationKey>) {
         self.end_session(agent);
+        self.wake.tell(News::Agent(agent.clone()));
         let now = self.clock.now();
         for destination in released {
             self.wake.lease_ended(destination, Ended::one());
-            self.wake.due(destination, now);
+            self.wake.due_anywhere(destination, now);
         }
+    }
+
+    /// Another control plane says that an agent was drained, taken out or let in again: does here what
+    /// the store says.
+    pub async fn look_again(&self, agent: &AgentName) {
+        let Some(session) = self.sessions.get(agent) else {
+            return;
+        };
+        match self.store.agent(agent).await {
+            Ok(known) if let_in(&known).is_err() => self.sessions.remove(&session),
+            Ok(known) => session.set_draining(known.draining),
+            Err(StoreError::NotFound(_)) => self.sessions.remove(&session),
+            Err(error) => tracing::warn!(%agent, %error, "an agent was not looked at again"),
+        }
+        self.wake.poke();
     }
 
     /// Ends an agent's session, if it has one.

@@ -108,7 +108,10 @@ impl Dispatcher {
         let mut rescan = tokio::time::interval(RESCAN);
         while !shutdown.is_cancelled() {
             let now = self.attach.clock.now();
-            self.take_hints(now);
+            if self.take_hints(now) {
+                self.info.clear();
+                self.rescan().await;
+            }
             // Also while there is no pause in the work.
             while let Some(change) = waiting(&mut self.changes) {
                 self.changed(change).await;
@@ -138,7 +141,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn take_hints(&mut self, now: Timestamp) {
+    /// Answers whether the store is to be looked through.
+    fn take_hints(&mut self, now: Timestamp) -> bool {
         let hints = self.attach.wake.take();
         for (destination, at) in hints.due {
             self.due.hint(destination, at);
@@ -156,6 +160,7 @@ impl Dispatcher {
                 }
             }
         }
+        hints.rescan
     }
 
     async fn rescan(&mut self) {

@@ -67,6 +67,13 @@ impl Fleet {
 
 #[async_trait]
 impl Agents for Fleet {
+    fn are_elsewhere(&self, destination: &Destination) -> bool {
+        let (holding, others) = self.serving(destination);
+        let region = destination.config.region.as_ref();
+        let elsewhere = &self.attach.sessions.elsewhere;
+        holding.is_empty() && others.is_empty() && elsewhere.serves(region, self.attach.clock.now())
+    }
+
     async fn holding(&self, destination: &Destination) -> Result<Holding, BundleError> {
         let name = &destination.name;
         let (holding, others) = self.serving(destination);

@@ -4,6 +4,7 @@
 mod attach;
 mod dispatcher;
 mod due_queue;
+mod elsewhere;
 mod fairness;
 mod fleet;
 mod pace;
@@ -14,6 +15,7 @@ mod window;
 
 pub use attach::{Attach, AttachError, Greeting, HeldBundle};
 pub use dispatcher::Dispatcher;
+pub use elsewhere::{Elsewhere, SAY_EVERY};
 pub use fleet::Fleet;
 pub use probes::Probes;
 pub use sessions::{Control, Lanes, Session, Sessions, Work};

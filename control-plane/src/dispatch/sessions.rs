@@ -21,6 +21,7 @@ use countersign_shared::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::elsewhere::Elsewhere;
 use crate::metrics::Metrics;
 
 /// Most jobs that an agent's credit can come to.
@@ -220,7 +221,7 @@ impl Session {
     }
 
     /// The generation of a destination's bundle that was sent, or that the agent said it holds.
-    pub(super) fn bundle_generation(&self, destination: &DestinationName) -> Option<u64> {
+    pub fn bundle_generation(&self, destination: &DestinationName) -> Option<u64> {
         lock(&self.bundles).get(destination).copied()
     }
 
@@ -279,6 +280,8 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     by_agent: Mutex<HashMap<AgentName, Arc<Session>>>,
+    /// Those of other control planes.
+    pub elsewhere: Elsewhere,
     metrics: Metrics,
 }
 
@@ -287,6 +290,7 @@ impl Sessions {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             by_agent: Mutex::default(),
+            elsewhere: Elsewhere::default(),
             metrics,
         }
     }
@@ -324,7 +328,7 @@ impl Sessions {
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+    pub fn all(&self) -> Vec<Arc<Session>> {
         lock(&self.by_agent).values().cloned().collect()
     }
 }

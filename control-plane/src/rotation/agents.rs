@@ -36,6 +36,11 @@ pub struct Probed {
 /// The connected agents.
 #[async_trait]
 pub trait Agents: Send + Sync {
+    /// Whether those that may deliver to the destination are connected to other control planes only.
+    fn are_elsewhere(&self, _destination: &Destination) -> bool {
+        false
+    }
+
     /// Whether the connected agents that deliver to the destination have its newest bundle on disk.
     /// While none has had one, one that may deliver is given it.
     ///

@@ -119,6 +119,12 @@ impl Rotations {
         self.look_later(&view, self.policy.retry.1, None).await
     }
 
+    /// Whether a control plane whose agents deliver to a destination carries its rotation on.
+    async fn is_left_to_others(&self, name: &DestinationName) -> bool {
+        let destination = self.store.destination(name).await;
+        destination.is_ok_and(|destination| self.agents.are_elsewhere(&destination))
+    }
+
     async fn holding(&self, view: &RotationView) -> Result<Holding, BundleError> {
         let pending = |state| state == State::Pending;
         let active = view.certificates.iter().any(|it| it.state == State::Active);
@@ -322,6 +328,11 @@ impl Reconciler {
                     let Some(name) = next else {
                         return Ok::<_, StoreError>(());
                     };
+                    if rotations.is_left_to_others(&name).await {
+                        // It stays due, and is looked at again if they do not.
+                        at_work.lock().await.remove(&name);
+                        continue;
+                    }
                     let clock = Arc::clone(&rotations.clock);
                     let call = Call::system("rotation", vec![name.to_string()], clock);
                     if let Err(error) = audit::scope(call, rotations.carry_on(&name)).await {
@@ -329,7 +340,7 @@ impl Reconciler {
                         tokio::time::sleep(random::full_jitter(BACK_OFF)).await;
                     }
                     at_work.lock().await.remove(&name);
-                    rotations.poke.poke();
+                    rotations.poke.heard();
                 }
             };
             let stop = shutdown.clone();

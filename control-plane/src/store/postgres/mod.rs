@@ -4,6 +4,7 @@
 //! As in the embedded store one thread writes, in batches, and a few read. The writers of several control
 //! planes take turns (see [`session`]).
 
+mod channel;
 mod dollars;
 mod options;
 mod schema;
@@ -20,7 +21,8 @@ use std::{sync::Arc, time::Duration};
 
 use countersign_shared::tasks::Tasks;
 
-pub use self::options::Options;
+pub use self::channel::{Channel, Heard};
+pub use self::options::{Options, OptionsError};
 use self::session::Session;
 use super::{
     InstallationFacts, Result, StoreError,
@@ -61,6 +63,14 @@ impl PostgresStore {
             readers,
             first_end: Arc::new(FirstEnd::shared(LOOK)),
         })
+    }
+
+    /// Speaks to the other control planes of this store, and hears them.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn channel(options: &Arc<Options>, tasks: &Tasks) -> Result<Channel> {
+        Channel::open(options, tasks)
     }
 
     /// What is known of the installation before anything is changed; `None` when there is none yet.

@@ -1,15 +1,45 @@
 //! How a server is connected to: addresses, password, TLS, and time-outs.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use countersign_shared::{
+    files,
+    tls::{self, PemError},
+};
 use postgres::{
     Client,
     config::{SslMode, TargetSessionAttrs},
 };
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
 
 use super::{session::store_error, tls::Tls};
 use crate::store::Result;
+
+/// Why a server can't be connected to as configured.
+#[derive(Debug, Error)]
+pub enum OptionsError {
+    /// The URL is none. What it is is not told: it may hold a password.
+    #[error("store.url is not the address of a PostgreSQL database")]
+    Url,
+    /// A file can't be read.
+    #[error("{0}: {1}")]
+    File(PathBuf, io::Error),
+    /// The password is no line of text.
+    #[error("{0}: must hold the password as one line of text")]
+    Password(PathBuf),
+    /// The authorities are no certificates in PEM.
+    #[error("{0}: {1}")]
+    Pem(PathBuf, PemError),
+    /// An authority can't be used.
+    #[error("{0}: {1}")]
+    Authority(PathBuf, rustls::Error),
+}
 
 /// How a server is connected to.
 pub struct Options {
@@ -42,9 +72,32 @@ const SETTINGS: &str = "
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
 impl Options {
+    /// As `url` says, with what is in files: the password, and the authorities that the servers'
+    /// certificates are checked with. Without the latter there is no TLS.
+    ///
+    /// # Errors
+    /// [`OptionsError`].
+    pub fn read(
+        url: &str,
+        password_file: Option<&Path>,
+        ca_file: Option<&Path>,
+    ) -> std::result::Result<Self, OptionsError> {
+        let mut config: postgres::Config = url.parse().map_err(|_| OptionsError::Url)?;
+        if let Some(file) = password_file {
+            let failed = |error| OptionsError::File(file.to_owned(), error);
+            let content = zeroize::Zeroizing::new(files::read_private(file).map_err(failed)?);
+            let line = content.strip_suffix(b"\n").unwrap_or(&content);
+            if line.is_empty() || line.contains(&b'\n') {
+                return Err(OptionsError::Password(file.to_owned()));
+            }
+            config.password(line);
+        }
+        let tls = ca_file.map(client_config).transpose()?;
+        Ok(Self::new(config, tls))
+    }
+
     /// As `config` says, over TLS if `tls` is given, and never without then.
-    #[must_use]
-    pub fn new(mut config: postgres::Config, tls: Option<Arc<ClientConfig>>) -> Self {
+    pub(super) fn new(mut config: postgres::Config, tls: Option<Arc<ClientConfig>>) -> Self {
         let mode = match tls {
             Some(_) => SslMode::Require,
             None => SslMode::Disable,
@@ -74,4 +127,22 @@ impl Options {
         };
         connect().map_err(|error| store_error(&error))
     }
+}
+
+fn client_config(ca_file: &Path) -> std::result::Result<Arc<ClientConfig>, OptionsError> {
+    let path = || ca_file.to_owned();
+    let pem = std::fs::read_to_string(ca_file);
+    let pem = pem.map_err(|error| OptionsError::File(path(), error))?;
+    let authorities = tls::certificates_from_pem(&pem);
+    let mut roots = RootCertStore::empty();
+    for authority in authorities.map_err(|error| OptionsError::Pem(path(), error))? {
+        let added = roots.add(authority);
+        added.map_err(|error| OptionsError::Authority(path(), error))?;
+    }
+    let config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| OptionsError::Authority(path(), error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }

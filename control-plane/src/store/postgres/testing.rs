@@ -62,7 +62,6 @@ impl Server {
         Arc::new(Options::new(config, None))
     }
 
-
     fn stop(&mut self) {
         let mut stop = command(self.user, "pg_ctl");
         stop.args(["stop", "--mode=immediate", "--pgdata"]);

@@ -134,7 +134,8 @@ impl<D: Database> AlertStore for D {
     async fn end_of(&self, cause: AlertCause, resource: &str) -> Result<Option<Expiring>> {
         let resource = resource.to_owned();
         self.read(move |connection| {
-            let query = format!("SELECT * FROM ({CERTIFICATES}) AS found WHERE cause = ? AND resource = ?");
+            let query =
+                format!("SELECT * FROM ({CERTIFICATES}) AS found WHERE cause = ? AND resource = ?");
             one(
                 connection,
                 &query,

@@ -1,0 +1,103 @@
+//! The other control planes of the same store: what they say is done here too, and what happens here is
+//! said to them.
+
+use std::{convert::Infallible, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::ApiKeys,
+    dispatch::{Attach, Fleet, SAY_EVERY},
+    signals::{Changes, News, Poke, Relay},
+    store::postgres::{Channel, Heard},
+};
+
+/// Speaks with the other control planes.
+pub(super) struct Others {
+    pub(super) channel: Channel,
+    pub(super) relay: Arc<Relay>,
+    pub(super) attach: Attach,
+    pub(super) fleet: Fleet,
+    pub(super) changes: Arc<Changes>,
+    pub(super) rotations: Arc<Poke>,
+    pub(super) lists: Arc<Poke>,
+    pub(super) keys: Arc<ApiKeys>,
+}
+
+impl Others {
+    /// Runs until `shutdown`.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Infallible> {
+        self.relay.turn_on();
+        let mut say = tokio::time::interval(SAY_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                news = self.relay.next() => {
+                    self.channel.say(news.iter().map(News::to_line).collect());
+                }
+                _ = say.tick() => self.say_who_is_here(),
+                heard = self.channel.hear() => match heard {
+                    Some(Heard::Line(line)) => match News::from_line(&line) {
+                        Some(news) => self.heard(news).await,
+                        None => tracing::debug!(line, "another control plane says what is not known here"),
+                    },
+                    Some(Heard::Missed) => self.missed().await,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn say_who_is_here(&self) {
+        let all = self.attach.sessions.all();
+        let here = all.iter().map(|session| {
+            let (agent, region) = (session.agent.clone(), session.region.clone());
+            News::Here(agent, region).to_line()
+        });
+        self.channel.say(here.collect());
+    }
+
+    async fn heard(&self, news: News) {
+        let now = self.attach.clock.now();
+        match news {
+            News::Due(destination) => self.attach.wake.due(destination, now),
+            News::Changed(name) => {
+                for session in self.attach.sessions.all() {
+                    if session.bundle_generation(&name).is_some()
+                        && let Err(error) = self.fleet.remind(&session).await
+                    {
+                        tracing::warn!(agent = %session.agent, %error, "not told what to stop using");
+                    }
+                }
+                self.changes.heard(name);
+            }
+            News::Agent(agent) => self.attach.look_again(&agent).await,
+            News::Attached(agent) => self.attach.end_session(&agent),
+            News::Here(agent, region) => {
+                if self.attach.sessions.get(&agent).is_none() {
+                    self.attach.sessions.elsewhere.heard(agent, region, now);
+                }
+            }
+            News::Keys => self.reload_keys().await,
+            News::Rotations => self.rotations.heard(),
+            News::Lists => self.lists.heard(),
+        }
+    }
+
+    /// Whatever was said in between is found in the store.
+    async fn missed(&self) {
+        self.reload_keys().await;
+        for session in self.attach.sessions.all() {
+            self.attach.look_again(&session.agent).await;
+        }
+        self.attach.wake.rescan();
+        self.rotations.heard();
+        self.lists.heard();
+    }
+
+    async fn reload_keys(&self) {
+        if let Err(error) = self.keys.reload().await {
+            tracing::warn!(%error, "API keys were not read again; those in memory count");
+        }
+    }
+}

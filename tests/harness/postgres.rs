@@ -1,0 +1,250 @@
+//! A PostgreSQL server of a story's own, as a bank would run it: over TLS only, with a password, and
+//! every commit on disk before it is answered.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{
+    authority::{Authority, NOW},
+    ports::free_port,
+    process::{Process, run},
+    tools,
+    wait::{PATIENCE, wait_until},
+};
+
+/// A user and a group.
+type User = (u32, u32);
+
+/// A running server, with a database `countersign` and a user of the same name who owns it.
+pub struct Postgres {
+    /// Before the folder: it has to stop before its files go.
+    process: Process,
+    folder: TempDir,
+    /// Whom it runs as: it refuses to run as root.
+    user: Option<User>,
+    port: u16,
+    ca_pem: String,
+}
+
+const PASSWORD: &str = "a password with spaces";
+
+impl Postgres {
+    /// Makes a cluster and starts it.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn start() -> Self {
+        let prefix = format!("{}-postgres-", tools::run_mark());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
+        let user = other_user(folder.path());
+        give(folder.path(), user);
+        let authority = Authority::new("the database's authority");
+        let leaf = authority.server(NOW);
+        for (name, text) in [
+            ("server.crt", leaf.pem()),
+            ("server.key", leaf.key_pem()),
+            ("password", PASSWORD),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            give(&path, user);
+        }
+        let data = folder.path().join("data");
+        let mut initdb = command(user, "initdb");
+        initdb.args(["--auth=scram-sha-256", "--username=countersign", "--pwfile"]);
+        initdb.arg(folder.path().join("password"));
+        let made = run(initdb.arg("--pgdata").arg(&data), b"");
+        assert!(made.status.success(), "initdb: {}", made.all());
+        fs::write(
+            data.join("pg_hba.conf"),
+            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n",
+        )
+        .unwrap();
+        let port = free_port();
+        let process = serve(user, folder.path(), port);
+        let server = Self {
+            process,
+            folder,
+            user,
+            port,
+            ca_pem: authority.pem(),
+        };
+        server.wait_until_up();
+        server.sql("postgres", "CREATE DATABASE countersign");
+        server
+    }
+
+    /// The settings of a control plane that has its store there; the files that they name are written to
+    /// `folder`.
+    ///
+    /// # Panics
+    /// When they can't be written.
+    pub fn settings(&self, folder: &Path) -> String {
+        let (password, ca) = (folder.join("db-password"), folder.join("db-ca.pem"));
+        fs::write(&password, format!("{PASSWORD}\n")).unwrap();
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&ca, &self.ca_pem).unwrap();
+        format!(
+            "[store]\nurl = \"postgres://countersign@localhost:{}/countersign\"\n\
+             password_file = {password:?}\nca_file = {ca:?}\n",
+            self.port
+        )
+    }
+
+    /// The answer of `psql` to a statement, without decoration.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    pub fn ask(&self, statement: &str) -> String {
+        self.sql("countersign", statement)
+    }
+
+    fn sql(&self, database: &str, statement: &str) -> String {
+        let answered = run(&mut self.psql(database, statement), b"");
+        assert!(answered.status.success(), "{statement}: {}", answered.all());
+        answered.stdout.trim().to_owned()
+    }
+
+    fn psql(&self, database: &str, statement: &str) -> Command {
+        let mut psql = command(self.user, "psql");
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "countersign",
+        ]);
+        psql.arg("-h").arg(self.folder.path());
+        psql.args([
+            "-p",
+            &self.port.to_string(),
+            "-d",
+            database,
+            "-c",
+            statement,
+        ]);
+        psql
+    }
+
+    fn wait_until_up(&self) {
+        wait_until("the database to answer", PATIENCE, || {
+            let asked = run(&mut self.psql("postgres", "SELECT 1"), b"");
+            asked.status.success().then_some(())
+        });
+    }
+
+    /// Stops every process of it where it is, as a host that hangs would.
+    pub fn pause(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let mut all = children(self.process.id());
+        all.push(self.process.id());
+        for id in all {
+            // One that has ended meanwhile needs nothing.
+            let id = Pid::from_raw(id.cast_signed()).expect("a process id");
+            let _ = kill_process(id, signal);
+        }
+    }
+
+    /// Ends it at once, with whatever it was doing (`immediate`: as a crash, without a checkpoint), and
+    /// starts it again.
+    pub fn crash_and_restart(&mut self) {
+        self.stop_at_once();
+        self.process = serve(self.user, self.folder.path(), self.port);
+        self.wait_until_up();
+    }
+
+    fn stop_at_once(&mut self) {
+        let data = self.folder.path().join("data");
+        let mut stop = command(self.user, "pg_ctl");
+        stop.args(["stop", "--mode=immediate", "--pgdata"]);
+        run(stop.arg(data), b"");
+        self.process.wait();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Its other processes have groups of their own.
+        self.resume();
+        if self.process.ended().is_none() {
+            self.stop_at_once();
+        }
+    }
+}
+
+fn serve(user: Option<User>, folder: &Path, port: u16) -> Process {
+    let mut server = command(user, "postgres");
+    server.arg("-D").arg(folder.join("data"));
+    server.arg("-k").arg(folder);
+    server.args(["-p", &port.to_string()]);
+    let (certificate, key) = (folder.join("server.crt"), folder.join("server.key"));
+    for setting in [
+        "listen_addresses=localhost".to_owned(),
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", certificate.display()),
+        format!("ssl_key_file={}", key.display()),
+    ] {
+        server.args(["-c", &setting]);
+    }
+    Process::start(server, "postgres", folder)
+}
+
+/// A program of PostgreSQL's, as its own user.
+fn command(user: Option<User>, program: &str) -> Command {
+    let mut command = Command::new(tools::postgres().join(program));
+    // Not in a folder that the user may not see.
+    command.current_dir("/").env("LC_ALL", "C.UTF-8");
+    if let Some((uid, gid)) = user {
+        command.gid(gid).uid(uid);
+    }
+    command
+}
+
+fn give(path: &Path, user: Option<User>) {
+    if let Some((uid, gid)) = user {
+        chown(path, Some(uid), Some(gid)).expect("giving a file away");
+    }
+}
+
+/// The user that Debian's package made, if this is root.
+fn other_user(ours: &Path) -> Option<User> {
+    if ours.metadata().unwrap().uid() != 0 {
+        return None;
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let line = passwd.lines().find(|line| line.starts_with("postgres:"));
+    let line = line.expect("the user postgres, of Debian's package");
+    let mut ids = line.split(':').skip(2).map(|id| id.parse().unwrap());
+    Some((ids.next().unwrap(), ids.next().unwrap()))
+}
+
+/// The processes that a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let path = PathBuf::from(format!("/proc/{parent}/task/{parent}/children"));
+    let list = fs::read_to_string(path).unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|id| id.parse().ok())
+        .collect()
+}
