@@ -4,6 +4,7 @@
 //! As in the embedded store one thread writes, in batches, and a few read. The writers of several control
 //! planes take turns (see [`session`]).
 
+pub(super) mod bulk;
 mod channel;
 mod dollars;
 mod options;
@@ -19,7 +20,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use countersign_shared::tasks::Tasks;
+use countersign_shared::tasks::{self, Tasks};
 
 pub use self::channel::{Channel, Heard};
 pub use self::options::{Options, OptionsError};
@@ -55,8 +56,8 @@ impl PostgresStore {
     /// newer version.
     pub async fn open(options: Arc<Options>, tasks: &Tasks) -> Result<Self> {
         let migrating = Arc::clone(&options);
-        blocking(move || schema::migrate(&Connection::Postgres(Session::new(migrating)))).await?;
-        let connect = || Connection::Postgres(Session::new(Arc::clone(&options)));
+        blocking(move || schema::migrate(&session(migrating))).await?;
+        let connect = || session(Arc::clone(&options));
         let (readers, reading) = Readers::start(READERS, || Ok(connect()), tasks)?;
         Ok(Self {
             writer: Writer::start(connect(), reading, tasks)?,
@@ -79,7 +80,7 @@ impl PostgresStore {
     /// As [`PostgresStore::open`].
     pub async fn look(options: Arc<Options>) -> Result<Option<InstallationFacts>> {
         blocking(move || {
-            let connection = Connection::Postgres(Session::new(options));
+            let connection = session(options);
             connection.ready()?;
             match schema::version(&connection)? {
                 Some(_) => sql::facts(&connection),
@@ -90,11 +91,15 @@ impl PostgresStore {
     }
 }
 
+fn session(options: Arc<Options>) -> Connection {
+    Connection::Postgres(Box::new(Session::new(options)))
+}
+
 /// Runs what blocks beside the runtime's threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = tasks::blocking(work).await;
     done.map_err(|error| StoreError::Unavailable(error.to_string()))?
 }
 

@@ -145,6 +145,26 @@ impl Session {
         Ok(usize::try_from(rows).unwrap_or(usize::MAX))
     }
 
+    /// As [`Session::query`], with values of the server's own types.
+    pub(super) fn query_with(
+        &self,
+        prepared: &Prepared,
+        values: &[&(dyn ToPostgres + Sync)],
+    ) -> Result<Vec<Row>> {
+        self.with(|client| client.query(&prepared.statement, values))
+    }
+
+    /// As [`Session::execute`], with values of the server's own types.
+    pub(super) fn execute_with(
+        &self,
+        prepared: &Prepared,
+        values: &[&(dyn ToPostgres + Sync)],
+    ) -> Result<()> {
+        let rows = self.with(|client| client.execute(&prepared.statement, values))?;
+        self.changes.set(self.changes.get() + rows);
+        Ok(())
+    }
+
     /// Begins a transaction that writes, when no other does.
     pub(in crate::store) fn begin(&self) -> Result<()> {
         self.ready()?;
@@ -310,6 +330,11 @@ impl<'a> FromPostgres<'a> for Value<'a> {
     fn accepts(_: &Type) -> bool {
         true
     }
+}
+
+/// Reads a column of a type that the server has too.
+pub(super) fn column<'a, T: FromPostgres<'a>>(row: &'a Row, index: usize) -> Result<T> {
+    row.try_get(index).map_err(|error| store_error(&error))
 }
 
 /// Reads a column.

@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use countersign_shared::tasks;
+
 use super::Options;
 
 /// How long a server may take to start.
@@ -71,7 +73,7 @@ impl Server {
 
     async fn wait(&self) {
         let options = self.options();
-        let connected = tokio::task::spawn_blocking(move || {
+        let connected = tasks::blocking(move || {
             let begun = std::time::Instant::now();
             while let Err(error) = options.connect() {
                 assert!(begun.elapsed() < PATIENCE, "{error}");

@@ -23,7 +23,7 @@ pub(in crate::store) enum Connection {
     /// To the embedded database.
     Sqlite(rusqlite::Connection),
     /// To a server.
-    Postgres(Session),
+    Postgres(Box<Session>),
 }
 
 impl Connection {

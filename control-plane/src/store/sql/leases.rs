@@ -5,7 +5,7 @@
 //! remembers a time before which none can end.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
@@ -27,7 +27,10 @@ use crate::{
     model::{
         DeliveryState, DestinationKey, DestinationState, Due, Followers, Grant, Leased, SealedJob,
     },
-    store::Result,
+    store::{
+        Result,
+        postgres::{bulk, session::Session},
+    },
 };
 
 /// A time before which no lease ends, for all that is known: at first nothing is.
@@ -141,6 +144,9 @@ pub(super) fn lease(
     if first_end.may_have_come(now) {
         first_end.looked(now, end_expired(connection, now)?);
     }
+    if let Connection::Postgres(session) = connection {
+        return lease_together(connection, session, &granted, now, (until, first_end));
+    }
     let mut statements = Statements::new(connection)?;
     for (grant, agent) in granted {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
@@ -181,6 +187,80 @@ pub(super) fn lease(
         next,
         expired,
     })
+}
+
+/// As [`lease`], with all that is found and given in one statement each.
+fn lease_together(
+    connection: &Connection,
+    session: &Session,
+    granted: &[(&Grant, i64)],
+    now: Timestamp,
+    (until, first_end): (Timestamp, &FirstEnd),
+) -> Result<Leased> {
+    let mut wanted: HashMap<DestinationKey, usize> = HashMap::new();
+    for (grant, _) in granted {
+        *wanted.entry(grant.destination).or_default() += grant.limit;
+    }
+    let mut found = bulk::waiting(session, &wanted)?;
+    let (mut leased, mut given) = (Leased::default(), Vec::new());
+    let mut follows = HashSet::new();
+    for (grant, agent) in granted {
+        // Disabled or gone since the grant was planned: nothing to lease, nothing due.
+        let Some(waiting) = found.get_mut(&grant.destination) else {
+            continue;
+        };
+        let mut taken = 0;
+        while taken < grant.limit
+            && let Some(next) = waiting.pop_front_if(|next| next.due_at <= now)
+        {
+            if grant
+                .accepted_from
+                .is_some_and(|from| next.id < first_id(from))
+            {
+                let at = (next.due_at, next.id);
+                let (bytes, followers) = expire(connection, grant.destination, at, now)?;
+                leased.expired.push((grant.destination, bytes));
+                if followers == Followers::Due {
+                    follows.insert(grant.destination);
+                }
+                continue;
+            }
+            let Some(job) = next.job else {
+                tracing::error!(delivery = %next.id, "due without a payload; it is left out");
+                delete_due(connection, grant.destination.0, next.due_at, next.id)?;
+                continue;
+            };
+            let lease = LeaseId {
+                delivery: next.id,
+                epoch: job.epoch,
+            };
+            given.push((lease, grant.destination, next.due_at, *agent));
+            leased.jobs.push(SealedJob {
+                lease,
+                destination: grant.destination,
+                agent: grant.agent.clone(),
+                sealed_payload: job.sealed_payload,
+                content_type: job.content_type,
+                attempt_number: job.attempt_count + 1,
+            });
+            taken += 1;
+        }
+    }
+    bulk::lease(session, &given, until)?;
+    let with_jobs: HashSet<_> = leased.jobs.iter().map(|job| job.destination).collect();
+    for (destination, waiting) in found {
+        let at = match waiting.front() {
+            _ if follows.contains(&destination) => Some(now),
+            Some(next) => Some(next.due_at),
+            None if with_jobs.contains(&destination) => Some(until),
+            None => due_of(connection, destination)?,
+        };
+        leased.next.extend(at.map(|at| Due { destination, at }));
+    }
+    if !leased.jobs.is_empty() {
+        first_end.given(until);
+    }
+    Ok(leased)
 }
 
 /// The smallest id that a delivery accepted at `at` can have (RFC 9562 section 5.7).

@@ -23,7 +23,7 @@ mod revoking;
 mod rotation_steps;
 mod rotation_store;
 mod rotations;
-mod rows;
+pub(super) mod rows;
 mod secrets;
 mod settle;
 mod stops;

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A value that is written as one column.
-pub(super) struct Column<T>(pub(super) T);
+pub(in crate::store) struct Column<T>(pub(in crate::store) T);
 
 /// Defines how an enum is written as text.
 macro_rules! text_columns {

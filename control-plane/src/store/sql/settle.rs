@@ -1,7 +1,11 @@
 //! Settling: an outcome becomes an attempt and the delivery's next state, in one transaction, if its
 //! lease is still the newest and the agent's own.
 
-use countersign_shared::{class::FailureClass, outcome::Outcome, time::Timestamp, wire};
+use std::collections::HashSet;
+
+use countersign_shared::{
+    class::FailureClass, job::LeaseId, outcome::Outcome, time::Timestamp, wire,
+};
 use prost::Message as _;
 use rusqlite::params;
 
@@ -17,10 +21,16 @@ use crate::{
     model::{
         DeliveryState, DestinationKey, Followers, Next, RetryPolicy, Settled, Settlement, Snapshot,
     },
-    store::Result,
+    store::{
+        Result,
+        postgres::{bulk, session::Session},
+    },
 };
 
 pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Vec<Settled>> {
+    if let Connection::Postgres(session) = connection {
+        return settle_together(connection, session, settlement);
+    }
     let mut settling = Settling {
         connection,
         agent: agent_key(connection, &settlement.agent)?,
@@ -32,6 +42,67 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
     };
     let outcomes = settlement.outcomes.iter();
     outcomes.map(|outcome| settling.settle(outcome)).collect()
+}
+
+/// As [`settle`], with all that is found and recorded in one statement each. What waits for another
+/// attempt, and what others wait for, is done one by one.
+fn settle_together(
+    connection: &Connection,
+    session: &Session,
+    settlement: &Settlement,
+) -> Result<Vec<Settled>> {
+    let agent = agent_key(connection, &settlement.agent)?;
+    let outcomes = &settlement.outcomes;
+    let lease = |outcome: &Outcome| LeaseId {
+        delivery: outcome.delivery,
+        epoch: outcome.epoch,
+    };
+    let leases: Vec<LeaseId> = outcomes.iter().map(lease).collect();
+    let found = bulk::find(session, agent, &leases)?;
+    let mut seen = HashSet::with_capacity(leases.len());
+    let (mut together, mut decided) = (Vec::new(), Vec::new());
+    for (outcome, found) in outcomes.iter().zip(found) {
+        // The second of two words on one lease comes too late.
+        let found = found.filter(|_| seen.insert(outcome.delivery));
+        let Some(found) = found else {
+            decided.push(None);
+            continue;
+        };
+        let next = (settlement.decide)(&found.snapshot, outcome);
+        together.push(bulk::Settled {
+            outcome,
+            number: (!matches!(next, Next::Again(_))).then_some(found.attempt_count + 1),
+            state: match next {
+                Next::Delivered => Some(DeliveryState::Delivered),
+                Next::DeadLetter => Some(DeliveryState::DeadLetter),
+                Next::Retry(_) | Next::Again(_) | Next::Hold(_) => None,
+            },
+        });
+        decided.push(Some((outcome, found, next)));
+    }
+    let now = settlement.now;
+    bulk::settle(session, settlement.agent.id().as_str(), &together, now)?;
+    let decided = decided.into_iter().map(|decided| match decided {
+        None => Ok(Settled::Stale),
+        Some((outcome, found, next)) => {
+            let held_since = found.snapshot.held_since;
+            wait_if_it_does(
+                connection,
+                outcome,
+                found.destination,
+                next,
+                (held_since, now),
+            )?;
+            let key = found.ordering_key.as_deref();
+            Ok(Settled::Applied {
+                destination: DestinationKey(found.destination),
+                payload_size: found.payload_size,
+                next,
+                followers: follow(connection, outcome, found.destination, key, next, now)?,
+            })
+        }
+    });
+    decided.collect()
 }
 
 const FIND: &str = "SELECT v.destination, v.payload_size, v.attempt_count, v.earlier_count,
@@ -78,32 +149,21 @@ impl Settling<'_> {
         match next {
             Next::Delivered => self.finish(outcome, DeliveryState::Delivered)?,
             Next::DeadLetter => self.finish(outcome, DeliveryState::DeadLetter)?,
-            Next::Retry(at) | Next::Again(at) | Next::Hold(at) => {
-                let held_since = match next {
-                    Next::Hold(_) => Some(leased.snapshot.held_since.unwrap_or(now)),
-                    Next::Again(_) => leased.snapshot.held_since,
-                    _ => None,
-                };
-                wait(self.connection, outcome, next, at, held_since)?;
-                insert_due(self.connection, leased.destination, at, outcome.delivery)?;
+            Next::Retry(_) | Next::Again(_) | Next::Hold(_) => {
+                let (destination, held_since) = (leased.destination, leased.snapshot.held_since);
+                let since = (held_since, now);
+                wait_if_it_does(self.connection, outcome, destination, next, since)?;
             }
         }
         Ok(Settled::Applied {
             destination: DestinationKey(leased.destination),
             payload_size: leased.payload_size,
             next,
-            followers: self.follow(outcome, &leased, next)?,
+            followers: {
+                let key = leased.ordering_key.as_deref();
+                follow(self.connection, outcome, leased.destination, key, next, now)?
+            },
         })
-    }
-
-    /// What becomes of those that wait behind it in order.
-    fn follow(&self, outcome: &Outcome, leased: &Leased, next: Next) -> Result<Followers> {
-        let (Some(key), Next::Delivered | Next::DeadLetter) = (&leased.ordering_key, next) else {
-            return Ok(Followers::None);
-        };
-        let delivered = next == Next::Delivered;
-        let (id, now) = (outcome.delivery, self.settlement.now);
-        ordered::settled(self.connection, leased.destination, key, id, delivered, now)
     }
 
     fn find(&mut self, outcome: &Outcome) -> Result<Option<Leased>> {
@@ -152,6 +212,49 @@ impl Settling<'_> {
         ])?;
         Ok(())
     }
+}
+
+/// What becomes of those that wait behind it in order.
+fn follow(
+    connection: &Connection,
+    outcome: &Outcome,
+    destination: i64,
+    ordering_key: Option<&str>,
+    next: Next,
+    now: Timestamp,
+) -> Result<Followers> {
+    let (Some(key), Next::Delivered | Next::DeadLetter) = (ordering_key, next) else {
+        return Ok(Followers::None);
+    };
+    let delivered = next == Next::Delivered;
+    ordered::settled(
+        connection,
+        destination,
+        key,
+        outcome.delivery,
+        delivered,
+        now,
+    )
+}
+
+/// A delivery that is not settled waits for its next attempt.
+fn wait_if_it_does(
+    connection: &Connection,
+    outcome: &Outcome,
+    destination: i64,
+    next: Next,
+    (held_since, now): (Option<Timestamp>, Timestamp),
+) -> Result<()> {
+    let (Next::Retry(at) | Next::Again(at) | Next::Hold(at)) = next else {
+        return Ok(());
+    };
+    let held_since = match next {
+        Next::Hold(_) => Some(held_since.unwrap_or(now)),
+        Next::Again(_) => held_since,
+        _ => None,
+    };
+    wait(connection, outcome, next, at, held_since)?;
+    insert_due(connection, destination, at, outcome.delivery)
 }
 
 fn wait(

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Delivery, DeliveryState, DestinationKey, NewDelivery},
-    store::{Result, StoreError},
+    store::{Result, StoreError, postgres::bulk},
 };
 
 /// Each answer stands for itself, but a database that fails has failed for all.
@@ -18,12 +18,21 @@ pub(super) fn submit_all(
     connection: &Connection,
     new: Vec<NewDelivery>,
 ) -> Result<Vec<Result<Delivery>>> {
+    if let Connection::Postgres(session) = connection {
+        return bulk::submit(session, new, |new| {
+            answer(Statements::new(connection)?.submit(new))
+        });
+    }
     let mut statements = Statements::new(connection)?;
-    let each = new.into_iter().map(|new| match statements.submit(new) {
+    let each = new.into_iter().map(|new| answer(statements.submit(new)));
+    each.collect()
+}
+
+fn answer(submitted: Result<Delivery>) -> Result<Result<Delivery>> {
+    match submitted {
         Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) => Err(error),
         answer => Ok(answer),
-    });
-    each.collect()
+    }
 }
 
 struct Statements<'a> {

@@ -1,0 +1,113 @@
+//! Leasing what is due.
+
+use std::collections::{HashMap, VecDeque};
+
+use countersign_shared::{job::LeaseId, name::DeliveryId, time::Timestamp};
+
+use super::{change, column, id, ids, time};
+use crate::{
+    model::DestinationKey,
+    store::{Result, postgres::session::Session},
+};
+
+/// A delivery that waits.
+#[derive(Debug)]
+pub(in crate::store) struct Waiting {
+    pub(in crate::store) due_at: Timestamp,
+    pub(in crate::store) id: DeliveryId,
+    /// What a job is made of; `None` when its payload is gone.
+    pub(in crate::store) job: Option<Job>,
+}
+
+/// What a job is made of.
+#[derive(Debug)]
+pub(in crate::store) struct Job {
+    pub(in crate::store) sealed_payload: Vec<u8>,
+    pub(in crate::store) content_type: String,
+    pub(in crate::store) attempt_count: u32,
+    /// Of the lease.
+    pub(in crate::store) epoch: u64,
+}
+
+/// What waits at destinations that are enabled and have a client certificate, soonest first: of each as
+/// many as are asked for, and one more. Destinations that are not so are left out.
+pub(in crate::store) fn waiting(
+    session: &Session,
+    wanted: &HashMap<DestinationKey, usize>,
+) -> Result<HashMap<DestinationKey, VecDeque<Waiting>>> {
+    let keys: Vec<i64> = wanted.keys().map(|key| key.0).collect();
+    let most = wanted
+        .values()
+        .map(|most| i64::try_from(*most).unwrap_or(i64::MAX - 1));
+    let most: Vec<i64> = most.collect();
+    let query = "
+        SELECT g.key, x.due_at, x.id, v.epoch, v.attempt_count, v.content_type, p.sealed
+        FROM unnest($1::bigint[], $2::bigint[]) g (key, most)
+        JOIN destinations d ON d.key = g.key AND d.state = 'ENABLED' AND d.active_certificate > 0
+        LEFT JOIN LATERAL (SELECT due_at, id FROM due WHERE destination = g.key
+                           ORDER BY due_at, id LIMIT g.most + 1) x ON true
+        LEFT JOIN deliveries v ON v.id = x.id LEFT JOIN payloads p ON p.id = x.id
+        ORDER BY g.key, x.due_at, x.id";
+    let prepared = session.prepare(query)?;
+    let mut found: HashMap<DestinationKey, VecDeque<Waiting>> = HashMap::with_capacity(keys.len());
+    for row in session.query_with(&prepared, &[&keys, &most])? {
+        let of = found.entry(DestinationKey(column(&row, 0)?)).or_default();
+        // A destination where nothing waits has a row without a delivery.
+        if column::<Option<&[u8]>>(&row, 2)?.is_none() {
+            continue;
+        }
+        let (epoch, attempts) = (
+            column::<Option<i64>>(&row, 3)?,
+            column::<Option<i64>>(&row, 4)?,
+        );
+        let content_type: Option<String> = column(&row, 5)?;
+        let payload: Option<Vec<u8>> = column(&row, 6)?;
+        let job = (|| {
+            Some(Job {
+                sealed_payload: payload?,
+                content_type: content_type?,
+                attempt_count: u32::try_from(attempts?).ok()?,
+                epoch: epoch?.unsigned_abs() + 1,
+            })
+        })();
+        of.push_back(Waiting {
+            due_at: time(&row, 1)?,
+            id: id(&row, 2)?,
+            job,
+        });
+    }
+    Ok(found)
+}
+
+/// A lease that is given: which delivery, where, since when it was due, and the agent's handle.
+pub(in crate::store) type Given = (LeaseId, DestinationKey, Timestamp, i64);
+
+/// Puts leases in the place of what waited.
+pub(in crate::store) fn lease(session: &Session, given: &[Given], until: Timestamp) -> Result<()> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    let ids = ids(given.iter().map(|(lease, ..)| &lease.delivery));
+    let keys: Vec<i64> = given.iter().map(|(_, key, ..)| key.0).collect();
+    let due: Vec<i64> = given
+        .iter()
+        .map(|(_, _, due, _)| due.as_unix_micros())
+        .collect();
+    let agents: Vec<i64> = given.iter().map(|(.., agent)| *agent).collect();
+    let epochs = given.iter().map(|(lease, ..)| lease.epoch.cast_signed());
+    let epochs: Vec<i64> = epochs.collect();
+    let statement = "
+        WITH gone AS (
+            DELETE FROM due USING unnest($1::bytea[], $2::bigint[], $3::bigint[]) n (id, key, at)
+            WHERE due.destination = n.key AND due.due_at = n.at AND due.id = n.id
+        )
+        INSERT INTO leases (id, destination, agent, epoch, until)
+        SELECT id, key, agent, epoch, $6
+        FROM unnest($1::bytea[], $2::bigint[], $4::bigint[], $5::bigint[]) n (id, key, agent, epoch)";
+    let until = until.as_unix_micros();
+    change(
+        session,
+        statement,
+        &[&ids, &keys, &due, &agents, &epochs, &until],
+    )
+}

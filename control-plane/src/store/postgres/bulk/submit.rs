@@ -1,0 +1,123 @@
+//! Accepting deliveries.
+
+use std::collections::HashMap;
+
+use super::{change, column, ids};
+use crate::{
+    model::{Delivery, DeliveryState, DestinationKey, NewDelivery},
+    store::{Result, StoreError, postgres::session::Session},
+};
+
+/// A destination's handle, and its account's.
+type Keys = (i64, i64);
+
+/// Accepts those without an ordering key and a request id; the others are left to `one_by_one`. Answers
+/// in the order of `new`.
+pub(in crate::store) fn submit(
+    session: &Session,
+    new: Vec<NewDelivery>,
+    mut one_by_one: impl FnMut(NewDelivery) -> Result<Result<Delivery>>,
+) -> Result<Vec<Result<Delivery>>> {
+    let keys = destinations(session, &new)?;
+    let mut together = Vec::with_capacity(new.len());
+    let mut answers = Vec::with_capacity(new.len());
+    for new in new {
+        if new.ordering_key.is_some() || new.request.is_some() {
+            answers.push(one_by_one(new)?);
+            continue;
+        }
+        let name = (new.destination.account(), new.destination.destination());
+        let Some(&(destination, account)) = keys.get(&(name.0.to_owned(), name.1.to_owned()))
+        else {
+            answers.push(Err(StoreError::NotFound(new.destination.to_string())));
+            continue;
+        };
+        answers.push(Ok(accepted(&new, destination)));
+        together.push((new, (destination, account)));
+    }
+    if !together.is_empty() {
+        insert(session, &together)?;
+    }
+    Ok(answers)
+}
+
+/// The handles of the destinations that there are.
+fn destinations(session: &Session, new: &[NewDelivery]) -> Result<HashMap<(String, String), Keys>> {
+    let mut names: Vec<_> = new
+        .iter()
+        .map(|new| (new.destination.account(), new.destination.destination()))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let (accounts, destinations): (Vec<&str>, Vec<&str>) = names.into_iter().unzip();
+    let query = "SELECT n.account, n.destination, d.key, d.account
+                 FROM unnest($1::text[], $2::text[]) n (account, destination)
+                 JOIN accounts a ON a.id = n.account
+                 JOIN destinations d ON d.account = a.key AND d.id = n.destination";
+    let prepared = session.prepare(query)?;
+    let rows = session.query_with(&prepared, &[&accounts, &destinations])?;
+    let found = rows.iter().map(|row| {
+        let name = (column(row, 0)?, column(row, 1)?);
+        Ok((name, (column(row, 2)?, column(row, 3)?)))
+    });
+    found.collect()
+}
+
+fn insert(session: &Session, new: &[(NewDelivery, Keys)]) -> Result<()> {
+    let ids = ids(new.iter().map(|(new, _)| &new.id));
+    let accounts: Vec<i64> = new.iter().map(|(_, (_, account))| *account).collect();
+    let destinations: Vec<i64> = new.iter().map(|(_, (key, _))| *key).collect();
+    let sizes: Vec<i64> = new.iter().map(|(new, _)| new.payload_size.into()).collect();
+    let content_types: Vec<&str> = new.iter().map(|(new, _)| &*new.content_type).collect();
+    let event_types: Vec<&str> = new.iter().map(|(new, _)| &*new.event_type).collect();
+    let times = new.iter().map(|(new, _)| new.accepted_at.as_unix_micros());
+    let times: Vec<i64> = times.collect();
+    let payloads = new.iter().map(|(new, _)| new.sealed_payload.as_slice());
+    let payloads: Vec<&[u8]> = payloads.collect();
+    let statement = "
+        WITH delivery AS (
+            INSERT INTO deliveries (id, account, destination, state, payload_size, content_type,
+                                    event_type, accepted_at, due_at)
+            SELECT id, account, destination, 1, size, content_type, event_type, at, at
+            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
+                        $7::bigint[]) n (id, account, destination, size, content_type, event_type, at)
+        ), payload AS (
+            INSERT INTO payloads (id, sealed) SELECT * FROM unnest($1::bytea[], $8::bytea[])
+        )
+        INSERT INTO due (id, destination, due_at)
+        SELECT * FROM unnest($1::bytea[], $3::bigint[], $7::bigint[])";
+    change(
+        session,
+        statement,
+        &[
+            &ids,
+            &accounts,
+            &destinations,
+            &sizes,
+            &content_types,
+            &event_types,
+            &times,
+            &payloads,
+        ],
+    )
+}
+
+fn accepted(new: &NewDelivery, destination: i64) -> Delivery {
+    Delivery {
+        id: new.id,
+        destination: new.destination.clone(),
+        destination_key: DestinationKey(destination),
+        state: DeliveryState::Pending,
+        payload_size: new.payload_size,
+        content_type: new.content_type.clone(),
+        event_type: new.event_type.clone(),
+        attempt_count: 0,
+        last_class: None,
+        accepted_at: new.accepted_at,
+        due_at: Some(new.accepted_at),
+        settled_at: None,
+        held_since: None,
+        ordering_key: None,
+        waits_for: None,
+    }
+}
