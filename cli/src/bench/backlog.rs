@@ -83,7 +83,7 @@ pub(crate) struct Report {
 /// # Errors
 /// The first [`Failure`]; what was started until then is in `parts`.
 pub(crate) async fn run(parts: &mut Parts, options: &Options) -> Result<Report, Failure> {
-    let prepared = setup::prepare(parts, 1).await?;
+    let prepared = setup::prepare(parts, 1, None).await?;
     let destinations = destinations(parts, &prepared, options).await?;
     let agent = enroll(parts, &prepared).await?;
     let pending = fill(parts, &prepared, destinations, options).await?;
@@ -111,7 +111,7 @@ pub(crate) async fn run(parts: &mut Parts, options: &Options) -> Result<Report, 
     let arguments = commands::agent(&parts.directory, &agent);
     let child = parts.start("agent", "agent-1", arguments)?;
     parts.agents.push(child);
-    let metrics = Metrics::new(addresses.http)?;
+    let metrics = Metrics::new([addresses.http])?;
     let delivers = parts.wait_for("a first delivery", PATIENCE, async |_| {
         Ok((metrics.counters().await?.delivered > 0).then_some(()))
     });
@@ -182,7 +182,7 @@ async fn fill(
 ) -> Result<u64, Failure> {
     let root = parts.directory.root();
     let plan = Plan {
-        api: prepared.addresses.api,
+        apis: vec![prepared.addresses.api],
         ca_file: parts.directory.ca_file(),
         key_file: parts.directory.key_file(),
         destinations,
@@ -195,7 +195,7 @@ async fn fill(
         submitted: root.join("submitted.json"),
     };
     start_load(parts, &plan).await?;
-    let metrics = Metrics::new(prepared.addresses.http)?;
+    let metrics = Metrics::new([prepared.addresses.http])?;
     let patience = 4 * plan.duration + PATIENCE;
     let submitted = parts.wait_for("the load to end", patience, async |console| {
         if console.shows_progress() {

@@ -41,6 +41,9 @@ pub(crate) enum Failure {
     /// The data directory has something in it.
     #[error("the data directory is not empty: give an empty or new one with --data-dir")]
     NotEmpty,
+    /// The embedded store serves one control plane.
+    #[error("several control planes need a store that they can share: add --store postgres")]
+    NotShared,
     /// Every destination is slow or dead.
     #[error("no live destination is left: give smaller shares of slow and dead ones")]
     NothingLive,

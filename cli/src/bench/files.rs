@@ -16,8 +16,8 @@ use super::pace::Kind;
 /// What the generator is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Address of the API.
-    pub(crate) api: SocketAddr,
+    /// Addresses of the API, one of each control plane.
+    pub(crate) apis: Vec<SocketAddr>,
     /// CA file for it.
     pub(crate) ca_file: PathBuf,
     /// File with an API key.

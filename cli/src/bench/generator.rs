@@ -89,14 +89,17 @@ fn warm_up_rate(rate: u32) -> u32 {
     }
 }
 
-/// A connection for each stream: one would be a bottleneck of its own.
+/// A connection for each stream, to the control planes in turn: one would be a bottleneck of its own.
 async fn connect(plan: &Plan) -> Result<[ApiClient; 4], AccessError> {
-    let connect = || commands::connect(plan.api, &plan.ca_file, &plan.key_file);
+    let connect = |number: usize| {
+        let api = plan.apis[number % plan.apis.len()];
+        commands::connect(api, &plan.ca_file, &plan.key_file)
+    };
     Ok([
-        connect().await?,
-        connect().await?,
-        connect().await?,
-        connect().await?,
+        connect(0).await?,
+        connect(1).await?,
+        connect(2).await?,
+        connect(3).await?,
     ])
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn run(
 ) -> Result<Measured, Failure> {
     let floor = bare(parts, setup, options).await?;
     let plan = plan(parts, setup, options);
-    let metrics = Metrics::new(setup.addresses.http)?;
+    let metrics = Metrics::new(setup.all().map(|addresses| addresses.http))?;
     let start = start_load(parts, &plan).await?;
     let before = parts.costs()?;
     let submitted = submit(parts, &plan, &metrics, options).await?;
@@ -148,7 +148,7 @@ async fn bare(parts: &mut Parts, setup: &Setup, options: &Options) -> Result<Bar
 fn plan(parts: &Parts, setup: &Setup, options: &Options) -> Plan {
     let root = parts.directory.root();
     Plan {
-        api: setup.addresses.api,
+        apis: setup.all().map(|addresses| addresses.api).collect(),
         ca_file: parts.directory.ca_file(),
         key_file: parts.directory.key_file(),
         destinations: setup.destinations.clone(),

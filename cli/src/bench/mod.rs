@@ -5,17 +5,19 @@
 //! Floors in this folder, lowest first; a module imports only from floors below its own:
 //!
 //! 1. `child`, `failure`, `latency`, `machine`, `pace`, `payload`, `process`, `records`, `sequence`
-//! 2. `files`, `join`, `options`, `parts`
-//! 3. `receiver`, `settled`, `stream`
-//! 4. `bare`, `generator`, `setup`
-//! 5. `measure`
-//! 6. `report`
-//! 7. `backlog`, `certificates`, `table`
+//! 2. `database`, `files`, `join`, `options`
+//! 3. `parts`
+//! 4. `receiver`, `settled`, `stream`
+//! 5. `bare`, `generator`, `setup`
+//! 6. `measure`
+//! 7. `report`
+//! 8. `backlog`, `certificates`, `table`
 
 mod backlog;
 pub(crate) mod bare;
 mod certificates;
 mod child;
+mod database;
 mod failure;
 mod files;
 pub(crate) mod generator;
@@ -77,6 +79,7 @@ Examples:
   countersign bench                                       full speed, 100 destinations, 1 KiB
   countersign bench --rate 1000 --duration 60 --json      latency at a rate, for a script
   countersign bench --rate 500 --slow-share 0.1 --dead-share 0.1   do the bad harm the good?
+  countersign bench --store postgres --control-planes 2 --agents 2   on a PostgreSQL server of its own
   countersign bench backlog --count 1000000               a million pending, and a kill
   countersign bench certificates --count 100000           issue, store and distribute certificates";
 

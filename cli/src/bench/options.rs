@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, value_parser};
+use clap::{Args, ValueEnum, value_parser};
 use serde::Serialize;
 
 use super::sequence::MAX_DESTINATIONS;
@@ -22,7 +22,13 @@ pub(crate) struct Options {
     /// Size of a payload in bytes, at least 2.
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = value_parser!(u32).range(2..=1_048_576))]
     pub(crate) payload: u32,
-    /// Agents, each a process of its own.
+    /// Where the store is: in the control plane, or on a PostgreSQL server that is started for the run.
+    #[arg(long, value_enum, default_value_t = Store::Embedded)]
+    pub(crate) store: Store,
+    /// Control planes, each a process of its own; several need `--store postgres`.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=16))]
+    pub(crate) control_planes: u32,
+    /// Agents, each a process of its own, at the control planes in turn.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
     pub(crate) agents: u32,
     /// Share of destinations that take requests and never answer, 0 to 1.
@@ -51,6 +57,16 @@ pub(crate) struct Options {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) json: bool,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Store {
+    /// In the control plane.
+    Embedded,
+    /// On a PostgreSQL server.
+    Postgres,
 }
 
 impl Options {

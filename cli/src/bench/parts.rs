@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io, time::Duration};
 
-use super::{failure::Failure, process::Usage};
+use super::{database::Database, failure::Failure, process::Usage};
 use crate::{
     local::{
         children::{Child, Stopped},
@@ -23,8 +23,12 @@ pub(crate) struct Parts {
     pub(crate) directory: Directory,
     /// Shows how far it is.
     pub(crate) console: Console,
-    /// The control plane.
+    /// The control plane, or the first of them.
     pub(crate) control_plane: Option<Child>,
+    /// The other control planes.
+    pub(crate) others: Vec<Child>,
+    /// The store's server.
+    pub(crate) database: Option<Database>,
     /// The agents.
     pub(crate) agents: Vec<Child>,
     /// The receiver.
@@ -36,8 +40,10 @@ pub(crate) struct Parts {
 /// What each kind of process has cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Costs {
-    /// The control plane.
+    /// All control planes together.
     pub(crate) control_plane: Usage,
+    /// The store's server, if it has one.
+    pub(crate) database: Option<Usage>,
     /// All agents together.
     pub(crate) agents: Usage,
     /// The receiver.
@@ -52,6 +58,10 @@ impl Costs {
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             control_plane: self.control_plane.since(earlier.control_plane),
+            database: self
+                .database
+                .zip(earlier.database)
+                .map(|(now, earlier)| now.since(earlier)),
             agents: self.agents.since(earlier.agents),
             receiver: self.receiver.since(earlier.receiver),
             generator: self.generator.since(earlier.generator),
@@ -66,6 +76,8 @@ impl Parts {
             directory,
             console,
             control_plane: None,
+            others: Vec::new(),
+            database: None,
             agents: Vec::new(),
             receiver: None,
             generator: None,
@@ -118,7 +130,8 @@ impl Parts {
             &mut self.receiver,
             &mut self.generator,
         ];
-        let all = single.into_iter().flatten().chain(&mut self.agents);
+        let several = self.agents.iter_mut().chain(&mut self.others);
+        let all = single.into_iter().flatten().chain(several);
         for child in all {
             child.check()?;
         }
@@ -140,8 +153,13 @@ impl Parts {
             for agent in &self.agents {
                 agents = agents.and(of(agent)?);
             }
+            let mut control_plane = single(&self.control_plane)?;
+            for other in &self.others {
+                control_plane = control_plane.and(of(other)?);
+            }
             Ok(Costs {
-                control_plane: single(&self.control_plane)?,
+                control_plane,
+                database: self.database.as_ref().map(Database::usage).transpose()?,
                 agents,
                 receiver: single(&self.receiver)?,
                 generator: single(&self.generator)?,
@@ -165,7 +183,11 @@ impl Parts {
             self.stop_one("agent", Some(agent)).await;
         }
         let control_plane = self.control_plane.take();
-        self.stop_one("control plane", control_plane).await;
+        let others = std::mem::take(&mut self.others);
+        for one in control_plane.into_iter().chain(others) {
+            self.stop_one("control plane", Some(one)).await;
+        }
+        self.database = None;
         self.stop_receiver().await;
     }
 

@@ -25,6 +25,24 @@ impl Usage {
             .ok_or_else(|| io::Error::other(format!("/proc/{pid} can't be understood")))
     }
 
+    /// Of the process with this id, those that it started, and those that it has waited for.
+    ///
+    /// # Errors
+    /// When there is no such process or its files are not what they should be.
+    pub(crate) fn of_all(pid: u32) -> io::Result<Self> {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let children = children.split_ascii_whitespace();
+        let mut all = Self::of(pid)?;
+        all.cpu += waited_for(pid)?;
+        for child in children.filter_map(|child| child.parse().ok()) {
+            // One that has just ended is waited for, and counted the next time.
+            if let Ok(usage) = Self::of(child) {
+                all = all.and(usage);
+            }
+        }
+        Ok(all)
+    }
+
     /// What came on top of `earlier`; the peak stays what it is.
     #[must_use]
     pub(crate) fn since(self, earlier: Self) -> Self {
@@ -46,18 +64,32 @@ impl Usage {
     }
 }
 
-fn parse(stat: &str, io: &str, status: &str, ticks_per_second: u64) -> Option<Usage> {
+/// User and system time of the processes that this one has waited for.
+fn waited_for(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = rustix::param::clock_ticks_per_second();
+    // cutime and cstime are fields 16 and 17.
+    let time = || cpu(&stat, 13, ticks);
+    time().ok_or_else(|| io::Error::other(format!("/proc/{pid} can't be understood")))
+}
+
+/// The sum of two neighbouring fields of `stat`, the first of them so many after the command's name.
+fn cpu(stat: &str, first: usize, ticks_per_second: u64) -> Option<Duration> {
     // The second field is the command's name in parentheses, and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
-    // utime and stime are fields 14 and 15, and `rest` begins with the third.
-    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let user: u64 = fields.nth(first)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     let micros = (user + system)
         .checked_mul(1_000_000)?
         .checked_div(ticks_per_second)?;
+    Some(Duration::from_micros(micros))
+}
+
+fn parse(stat: &str, io: &str, status: &str, ticks_per_second: u64) -> Option<Usage> {
     Some(Usage {
-        cpu: Duration::from_micros(micros),
+        // utime and stime are fields 14 and 15, and the third is the first after the name.
+        cpu: cpu(stat, 11, ticks_per_second)?,
         bytes_written: labelled(io, "write_bytes:")?,
         peak_rss: labelled(status, "VmHWM:")?.checked_mul(1024)?,
     })

@@ -77,7 +77,7 @@ pub(crate) struct CpuCosts {
     pub(crate) control_plane: f64,
     /// All agents together.
     pub(crate) agent: f64,
-    /// `null`: the store is inside the control plane.
+    /// The store's server; `null`: the store is inside the control plane.
     pub(crate) store_server: Option<f64>,
     /// The bare client, for a request of its own.
     pub(crate) bare_client: f64,
@@ -174,7 +174,7 @@ fn cpu_costs(costs: &Costs, deliveries: usize, bare: &BareResult) -> CpuCosts {
     CpuCosts {
         control_plane: each(costs.control_plane),
         agent: each(costs.agents),
-        store_server: None,
+        store_server: costs.database.map(each),
         bare_client: ratio(micros(bare.cpu), bare.posts),
         generator: each(costs.generator),
         receiver: each(costs.receiver),

@@ -28,32 +28,35 @@ pub(crate) struct Counters {
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     client: reqwest::Client,
-    url: String,
+    urls: Vec<String>,
 }
 
 impl Metrics {
-    /// Of the control plane whose HTTP address this is.
+    /// Of the control planes whose HTTP addresses these are.
     ///
     /// # Errors
     /// When the client can't be made.
-    pub(crate) fn new(http: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) fn new(all: impl IntoIterator<Item = SocketAddr>) -> Result<Self, Failure> {
+        let url = |http| format!("http://{http}/metrics");
         Ok(Self {
             client: http::client()?,
-            url: format!("http://{http}/metrics"),
+            urls: all.into_iter().map(url).collect(),
         })
     }
 
-    /// What they are now.
+    /// What they are now, of all control planes together.
     ///
     /// # Errors
     /// When the page is not served.
     pub(crate) async fn counters(&self) -> Result<Counters, Failure> {
-        let response = self.client.get(&self.url).send().await?;
-        let page = response.error_for_status()?.text().await?;
-        Ok(Counters {
-            accepted: counter(&page, ACCEPTED),
-            delivered: counter(&page, DELIVERED),
-        })
+        let mut all = Counters::default();
+        for url in &self.urls {
+            let response = self.client.get(url).send().await?;
+            let page = response.error_for_status()?.text().await?;
+            all.accepted += counter(&page, ACCEPTED);
+            all.delivered += counter(&page, DELIVERED);
+        }
+        Ok(all)
     }
 }
 

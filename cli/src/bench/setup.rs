@@ -16,9 +16,10 @@ use countersign_shared::{
 use tokio::net::TcpSocket;
 
 use super::{
+    database::Database,
     failure::Failure,
     files::{Listening, PlannedDestination, told},
-    options::Options,
+    options::{Options, Store},
     pace::{self, Kind},
     parts::Parts,
     receiver::{DELIVERIES, SLOW},
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Setup {
     /// Where the control plane listens.
     pub(crate) addresses: Addresses,
+    /// Where the others do.
+    pub(crate) others: Vec<Addresses>,
     /// Its API.
     pub(crate) administrator: Administrator,
     /// Resource names of the accounts.
@@ -72,12 +75,26 @@ pub(crate) struct Prepared {
     pub(crate) client: ClientIdentity,
 }
 
-/// Starts control plane and receiver, and makes accounts.
+impl Setup {
+    /// Where all control planes listen.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Addresses> {
+        [self.addresses]
+            .into_iter()
+            .chain(self.others.iter().copied())
+    }
+}
+
+/// Starts control plane and receiver, and makes accounts. `settings` is the control plane's configuration
+/// file.
 ///
 /// # Errors
 /// The first [`Failure`]; what was started until then is in `parts`.
-pub(crate) async fn prepare(parts: &mut Parts, count: u32) -> Result<Prepared, Failure> {
-    let (addresses, administrator) = control_plane(parts).await?;
+pub(crate) async fn prepare(
+    parts: &mut Parts,
+    count: u32,
+    settings: Option<&Path>,
+) -> Result<Prepared, Failure> {
+    let (addresses, administrator) = control_plane(parts, settings).await?;
     parts.console.busy("accounts");
     let client = demo_pki::client(SystemClock.now())?;
     let mut anchors = client.ca_pem.clone();
@@ -107,6 +124,7 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
         return Err(Failure::NothingLive);
     }
     let (dead, refusing) = refusing_address()?;
+    let settings = store(parts, options).await?;
     let Prepared {
         addresses,
         administrator,
@@ -116,7 +134,11 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
         listening,
         received,
         client,
-    } = prepare(parts, options.accounts).await?;
+    } = prepare(parts, options.accounts, settings.as_deref()).await?;
+    let mut others = Vec::new();
+    for number in 1..options.control_planes {
+        others.push(other_control_plane(parts, number, settings.as_deref()).await?);
+    }
     let mut destinations = Vec::with_capacity(kinds.len());
     for (number, kind) in kinds.into_iter().enumerate() {
         let console = &mut parts.console;
@@ -135,10 +157,16 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
         destinations.push(PlannedDestination { name, kind });
     }
     for number in 1..=options.agents {
-        agent(parts, &administrator, addresses.agents, number).await?;
+        let turn = (number - 1) % options.control_planes;
+        let other = turn
+            .checked_sub(1)
+            .and_then(|other| others.get(other as usize));
+        let served_by = other.unwrap_or(&addresses).agents;
+        agent(parts, &administrator, served_by, number).await?;
     }
     Ok(Setup {
         addresses,
+        others,
         administrator,
         accounts,
         destinations,
@@ -149,8 +177,52 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
     })
 }
 
-async fn control_plane(parts: &mut Parts) -> Result<(Addresses, Administrator), Failure> {
-    let arguments = commands::control_plane(&parts.directory, None, None);
+/// Starts the store's server, if it is to have one; gives the control planes' configuration file.
+async fn store(parts: &mut Parts, options: &Options) -> Result<Option<PathBuf>, Failure> {
+    match options.store {
+        Store::Embedded if options.control_planes > 1 => Err(Failure::NotShared),
+        Store::Embedded => Ok(None),
+        Store::Postgres => {
+            let database = Database::start().await?;
+            let file = parts.directory.root().join("control-plane.toml");
+            files::replace_private(&file, database.setting().as_bytes())
+                .map_err(Failure::io("can't write to the data directory"))?;
+            parts.database = Some(database);
+            Ok(Some(file))
+        }
+    }
+}
+
+/// Starts another control plane, with the KEK of the first.
+async fn other_control_plane(
+    parts: &mut Parts,
+    number: u32,
+    settings: Option<&Path>,
+) -> Result<Addresses, Failure> {
+    let root = parts.directory.other_control_plane(number);
+    let first = parts.directory.control_plane();
+    let give = || {
+        files::private_directory(&root)?;
+        std::fs::copy(first.join("kek"), root.join("kek"))
+    };
+    give().map_err(Failure::io("can't give the KEK to another control plane"))?;
+    let arguments = commands::control_plane_in(&root, &parts.directory, None, settings);
+    let log = format!("control-plane-{}", number + 1);
+    let child = parts.start("control plane", &log, arguments)?;
+    let pid = child.pid().unwrap_or_default();
+    parts.others.push(child);
+    parts
+        .wait_for("the control planes to listen", PATIENCE, async |_| {
+            Ok(crate::local::directory::listeners(&root, pid))
+        })
+        .await
+}
+
+async fn control_plane(
+    parts: &mut Parts,
+    settings: Option<&Path>,
+) -> Result<(Addresses, Administrator), Failure> {
+    let arguments = commands::control_plane(&parts.directory, None, settings);
     let child = parts.start("control plane", "control-plane", arguments)?;
     let pid = child.pid().unwrap_or_default();
     parts.control_plane = Some(child);

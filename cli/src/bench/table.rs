@@ -71,8 +71,14 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         (
             "CPU per delivery",
             format!(
-                "control plane {:.1} µs, agent {:.1} µs; generator {:.1}, receiver {:.1}",
-                cpu.control_plane, cpu.agent, cpu.generator, cpu.receiver
+                "control plane {:.1} µs, agent {:.1} µs{}; generator {:.1}, receiver {:.1}",
+                cpu.control_plane,
+                cpu.agent,
+                cpu.store_server
+                    .map(|server| format!(", PostgreSQL {server:.1} µs"))
+                    .unwrap_or_default(),
+                cpu.generator,
+                cpu.receiver
             ),
         ),
         (

@@ -37,12 +37,22 @@ pub(crate) fn control_plane(
     wanted: Option<Addresses>,
     settings: Option<&Path>,
 ) -> Vec<OsString> {
+    control_plane_in(&directory.control_plane(), directory, wanted, settings)
+}
+
+/// As [`control_plane`], with another data directory.
+pub(crate) fn control_plane_in(
+    data_dir: &Path,
+    directory: &Directory,
+    wanted: Option<Addresses>,
+    settings: Option<&Path>,
+) -> Vec<OsString> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let address = |pick: fn(Addresses) -> SocketAddr| wanted.map_or(any, pick).to_string();
     let mut arguments: Vec<OsString> = vec![
         "control-plane".into(),
         "--data-dir".into(),
-        directory.control_plane().into(),
+        data_dir.into(),
         "--admin-key-file".into(),
         directory.key_file().into(),
         "--listen-api".into(),

@@ -103,6 +103,11 @@ impl Directory {
         self.root.join("control-plane")
     }
 
+    /// The data directory of another control plane; 1 is the first of these.
+    pub(crate) fn other_control_plane(&self, number: u32) -> PathBuf {
+        self.root.join(format!("control-plane-{}", number + 1))
+    }
+
     /// The data directory of an agent.
     pub(crate) fn agent(&self, agent: &Id) -> PathBuf {
         self.root.join(format!("agent-{agent}"))

@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// The first [`Failure`]; what was started until then is in `parts`.
 pub(crate) async fn run(parts: &mut Parts, options: &Options) -> Result<Report, Failure> {
     let bare = bare::per_certificate()?;
-    let prepared = setup::prepare(parts, 1).await?;
+    let prepared = setup::prepare(parts, 1, None).await?;
     let clients = connect(parts, prepared.addresses.api).await?;
     setup::agent(parts, &prepared.administrator, prepared.addresses.agents, 1).await?;
     let before = usage(parts.control_plane.as_ref())?;
@@ -158,7 +158,7 @@ async fn serve(
         one,
     )
     .await?;
-    let metrics = Metrics::new(prepared.addresses.http)?;
+    let metrics = Metrics::new([prepared.addresses.http])?;
     parts
         .wait_for("the deliveries to arrive", PATIENCE, async |_| {
             let counters = metrics.counters().await?;
