@@ -126,6 +126,14 @@ async fn open_once(
     let place = Place::of(config)?;
     // Opening for writing changes the files of a store whose process was killed.
     let facts = place.look().await?;
+    let ahead = place.clock_ahead().await?;
+    if ahead.abs() > 1_000_000 {
+        tracing::warn!(
+            ahead_seconds = ahead / 1_000_000,
+            "this host's clock differs from that of the store's server, which counts"
+        );
+    }
+    clock.steer(ahead);
     let needed = facts.as_ref().map(|facts| facts.kek_id.as_str());
     let kek::Opened { kek, previous } =
         kek::open(&config.kek, config.previous_kek.as_ref(), needed).await?;
@@ -194,6 +202,14 @@ impl Place {
         match self {
             Self::File(path) => SqliteStore::look(path),
             Self::Server(options) => PostgresStore::look(Arc::clone(options)).await,
+        }
+    }
+
+    /// Control planes that share a server go by its clock: leases and certificates are then of one time.
+    async fn clock_ahead(&self) -> Result<i64, StoreError> {
+        match self {
+            Self::File(_) => Ok(0),
+            Self::Server(options) => PostgresStore::clock_ahead(Arc::clone(options)).await,
         }
     }
 
@@ -273,7 +289,10 @@ async fn install(
 
 #[cfg(test)]
 mod tests {
-    use countersign_shared::{digest::sha256, time::SystemClock};
+    use countersign_shared::{
+        digest::sha256,
+        time::{Clock as _, SystemClock},
+    };
     use toml::Value;
 
     use super::*;

@@ -95,6 +95,9 @@ impl fmt::Debug for Timestamp {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// The clock that counts is ahead of the host's by so many microseconds. Most clocks can't be moved.
+    fn steer(&self, _micros: i64) {}
 }
 
 /// The host's wall clock.
@@ -108,6 +111,31 @@ impl Clock for SystemClock {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp(micros(since_epoch))
+    }
+}
+
+/// The host's wall clock, moved so that several hosts go by one of them.
+#[derive(Debug, Default)]
+pub struct SteeredClock {
+    /// Microseconds that are added.
+    offset: AtomicI64,
+}
+
+impl SteeredClock {
+    /// How far it is moved, in microseconds.
+    pub fn offset_micros(&self) -> i64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+}
+
+impl Clock for SteeredClock {
+    fn now(&self) -> Timestamp {
+        let micros = SystemClock.now().as_unix_micros();
+        Timestamp(micros.saturating_add(self.offset_micros()))
+    }
+
+    fn steer(&self, micros: i64) {
+        self.offset.store(micros, Ordering::Relaxed);
     }
 }
 

@@ -171,6 +171,9 @@ fn data_dir(work: &Path) -> PathBuf {
 /// SoftHSM's configuration in a story's folder, if the control plane is to have tokens.
 pub const SOFTHSM_CONF: &str = "softhsm2.conf";
 
+/// Variables of the control plane's environment in its folder, one in a line.
+pub const ENVIRONMENT: &str = "environment";
+
 /// The command that starts it.
 pub fn command(work: &Path, agents_port: u16, log_filter: &str) -> Command {
     let mut command = Command::new(tools::countersign());
@@ -190,6 +193,8 @@ pub fn command(work: &Path, agents_port: u16, log_filter: &str) -> Command {
     if tokens.exists() {
         command.env("SOFTHSM2_CONF", tokens);
     }
+    let environment = fs::read_to_string(work.join(ENVIRONMENT)).unwrap_or_default();
+    command.envs(environment.lines().filter_map(|line| line.split_once('=')));
     command
 }
 

@@ -16,6 +16,7 @@
 //! 4. `certificates`, `customer_ca`, `control_plane`, `receiver_script`
 //! 5. `nginx`, `gate`, `agent`, `client`, `receiver`
 //! 6. `sender`, `steady`, `setting`
+//! 7. `cluster`
 
 // A harness of tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -24,6 +25,7 @@ pub mod agent;
 pub mod authority;
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod control_plane;
 pub mod customer_ca;
 pub mod delivery_bench;

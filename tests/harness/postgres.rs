@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _, chown},
         process::CommandExt as _,
@@ -91,14 +92,26 @@ impl Postgres {
     /// # Panics
     /// When they can't be written.
     pub fn settings(&self, folder: &Path) -> String {
+        self.settings_at(folder, self.address().port())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// As [`Postgres::settings`], by way of another port of this host.
+    ///
+    /// # Panics
+    /// When they can't be written.
+    pub fn settings_at(&self, folder: &Path, port: u16) -> String {
         let (password, ca) = (folder.join("db-password"), folder.join("db-ca.pem"));
         fs::write(&password, format!("{PASSWORD}\n")).unwrap();
         fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&ca, &self.ca_pem).unwrap();
         format!(
-            "[store]\nurl = \"postgres://countersign@localhost:{}/countersign\"\n\
-             password_file = {password:?}\nca_file = {ca:?}\n",
-            self.port
+            "[store]\nurl = \"postgres://countersign@localhost:{port}/countersign\"\n\
+             password_file = {password:?}\nca_file = {ca:?}\n"
         )
     }
 

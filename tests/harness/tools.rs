@@ -53,6 +53,11 @@ pub fn postgres() -> PathBuf {
     path("COUNTERSIGN_TESTS_POSTGRES")
 }
 
+/// The library that gives a process another time.
+pub fn faketime() -> PathBuf {
+    path("COUNTERSIGN_TESTS_FAKETIME")
+}
+
 /// The openssl command.
 pub fn openssl() -> PathBuf {
     path("COUNTERSIGN_TESTS_OPENSSL")

@@ -15,6 +15,7 @@ mod certificates_and_crls_pass_linters;
 mod certificates_verify_with_openssl;
 mod configuration_mistakes_are_all_reported;
 mod control_planes_share_a_database;
+mod control_planes_stand_in_for_each_other;
 mod customers_sign_with_their_own_ca;
 mod deliveries_follow_their_policy;
 mod dev_once_delivers;

@@ -12,7 +12,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use countersign_shared::{
     secret::SecretText,
     tasks::{self, Failures, OnFailure, Tasks},
-    time::{Clock, SystemClock},
+    time::{Clock, SteeredClock},
     tls,
 };
 use rustls_pki_types::CertificateDer;
@@ -116,7 +116,7 @@ async fn run_over(
     store_tasks: &Tasks,
     mut store_failures: Failures,
 ) -> Result<(), AppError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = Arc::<SteeredClock>::default();
     let (tasks, mut failures) = Tasks::new();
     let key_file = admin_key_file.as_deref();
     let mut opened = bootstrap::open(&config, key_file, clock.as_ref(), store_tasks).await?;
@@ -124,6 +124,7 @@ async fn run_over(
         announce(key);
     }
     let channel = opened.channel.take();
+    let channel = channel.map(|channel| (channel, Arc::clone(&clock)));
     let listeners = start(&config, &opened, channel, clock, &tasks).await?;
     listeners.announce(&config.data_dir)?;
     let stopped = tokio::select! {
@@ -146,7 +147,7 @@ async fn run_over(
 async fn start(
     config: &Config,
     opened: &Opened,
-    channel: Option<Channel>,
+    channel: Option<(Channel, Arc<SteeredClock>)>,
     clock: Arc<dyn Clock>,
     tasks: &Tasks,
 ) -> Result<Listeners, AppError> {
@@ -249,9 +250,10 @@ async fn start(
     );
 
     let stop = tasks.shutdown();
-    if let Some(channel) = channel {
+    if let Some((channel, steered)) = channel {
         let others = Others {
             channel,
+            clock: steered,
             relay,
             attach: services.session.attach.clone(),
             fleet: services.session.fleet.clone(),

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+use countersign_shared::time::{Clock as _, SteeredClock};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,9 +13,13 @@ use crate::{
     store::postgres::{Channel, Heard},
 };
 
+/// How far the clocks may differ before that is put right.
+const NOISE_MICROS: i64 = 50_000;
+
 /// Speaks with the other control planes.
 pub(super) struct Others {
     pub(super) channel: Channel,
+    pub(super) clock: Arc<SteeredClock>,
     pub(super) relay: Arc<Relay>,
     pub(super) attach: Attach,
     pub(super) fleet: Fleet,
@@ -41,10 +46,23 @@ impl Others {
                         Some(news) => self.heard(news).await,
                         None => tracing::debug!(line, "another control plane says what is not known here"),
                     },
+                    Some(Heard::Clock(ahead)) => self.steer(ahead),
                     Some(Heard::Missed) => self.missed().await,
                     None => return Ok(()),
                 },
             }
+        }
+    }
+
+    /// What is within the noise of measuring is left as it is.
+    fn steer(&self, ahead: i64) {
+        let moved = ahead - self.clock.offset_micros();
+        if moved.abs() > NOISE_MICROS {
+            tracing::info!(
+                ahead_ms = ahead / 1000,
+                "the store's server has another time than this host: it is what counts here"
+            );
+            self.clock.steer(ahead);
         }
     }
 

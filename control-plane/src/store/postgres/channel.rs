@@ -11,6 +11,7 @@ use countersign_shared::{
     digest::hex,
     random,
     tasks::{OnFailure, Tasks},
+    time::{Clock as _, SystemClock},
 };
 use postgres::fallible_iterator::FallibleIterator as _;
 use tokio::sync::mpsc;
@@ -22,6 +23,8 @@ use crate::store::{Result, StoreError};
 const NAME: &str = "countersign";
 /// The server takes less than 8000 bytes at once.
 const MOST: usize = 7000;
+/// How often the clocks are compared.
+const CLOCK: Duration = Duration::from_secs(10);
 /// How often the listening thread looks whether it is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -30,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub enum Heard {
     /// A line that another control plane said.
     Line(String),
+    /// The server's clock is ahead of this host's by so many microseconds.
+    Clock(i64),
     /// Nobody knows what was said while the connection was broken.
     Missed,
 }
@@ -134,7 +139,14 @@ fn listen(options: &Options, me: &str, hear: &mpsc::Sender<Heard>) -> Result<()>
     listening.map_err(|error| store_error(&error))?;
     // Also the first time: what was said between the last look at the store and now.
     let mut gone = hear.blocking_send(Heard::Missed).is_err();
+    let mut look_at = SystemClock.now();
     while !gone && !hear.is_closed() {
+        let now = SystemClock.now();
+        if now >= look_at {
+            look_at = now.plus(CLOCK);
+            let ahead = clock_ahead(&mut client)?;
+            gone |= hear.blocking_send(Heard::Clock(ahead)).is_err();
+        }
         for line in next_lines(&mut client, me)? {
             gone |= hear.blocking_send(Heard::Line(line)).is_err();
         }
@@ -145,6 +157,18 @@ fn listen(options: &Options, me: &str, hear: &mpsc::Sender<Heard>) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// How far the server's clock is ahead of this host's, in microseconds.
+pub(super) fn clock_ahead(client: &mut postgres::Client) -> Result<i64> {
+    let before = SystemClock.now().as_unix_micros();
+    let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let answer = client.query_one(question, &[]);
+    let theirs: i64 = answer
+        .and_then(|row| row.try_get(0))
+        .map_err(|error| store_error(&error))?;
+    let after = SystemClock.now().as_unix_micros();
+    Ok(theirs - (before + (after - before) / 2))
 }
 
 /// What others say within a second, or sooner if they say something.

@@ -35,6 +35,8 @@ use super::{
     },
 };
 
+/// How long callers wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How many threads read.
 const READERS: usize = 4;
 /// How often to look for leases that other control planes gave and that have ended.
@@ -74,6 +76,14 @@ impl PostgresStore {
         Channel::open(options, tasks)
     }
 
+    /// How far the server's clock is ahead of this host's, in microseconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn clock_ahead(options: Arc<Options>) -> Result<i64> {
+        blocking(move || channel::clock_ahead(&mut options.connect()?)).await
+    }
+
     /// What is known of the installation before anything is changed; `None` when there is none yet.
     ///
     /// # Errors
@@ -95,6 +105,17 @@ fn session(options: Arc<Options>) -> Connection {
     Connection::Postgres(Box::new(Session::new(options)))
 }
 
+/// Waits for the server, but not for ever.
+async fn in_time<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    answer.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!(
+            "no answer within {} s; what was asked for may still be done",
+            PATIENCE.as_secs()
+        )))
+    })
+}
+
 /// Runs what blocks beside the runtime's threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -109,14 +130,20 @@ impl Database for PostgresStore {
         lane: Lane,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.run(lane, work).await
+        let running = self.writer.run(lane, work);
+        match lane {
+            // Who submits can ask again, under the same request_id, and should not wait for a server that
+            // hangs.
+            Lane::Checked(_) => in_time(running).await,
+            Lane::Savepoint | Lane::Urgent => running.await,
+        }
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.readers.run(work).await
+        in_time(self.readers.run(work)).await
     }
 
     fn first_end(&self) -> &Arc<FirstEnd> {
