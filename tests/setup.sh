@@ -54,6 +54,8 @@ missing_packages() {
     find_command npm >/dev/null || echo npm
     [ -e /usr/lib/softhsm/libsofthsm2.so ] || echo softhsm2
     find_command pkcs11-tool >/dev/null || echo opensc
+    find_command patroni >/dev/null || echo patroni
+    find_command etcd >/dev/null || echo etcd-server
     [ -n "$(faketime_library)" ] || echo faketime
     [ -n "$(postgres_programs)" ] || echo postgresql
     find_command systemd-analyze >/dev/null || echo systemd

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     agent::Agent, certificates::TestCertificate, control_plane::ControlPlane, folder::Folder,
-    grpcurl::Grpcurl, postgres::Postgres, receiver::Receiver, setting::Setting, wait::wait_for,
+    grpcurl::Grpcurl, receiver::Receiver, setting::Setting, wait::wait_for,
 };
 
 /// Reached only when something is lost.
@@ -92,21 +92,21 @@ impl Cluster {
         });
     }
 
-    /// Every delivery is DELIVERED, has as many attempts as were counted, and none is leased; and the
+    /// By what the database answers to `ask`: every delivery is DELIVERED, has as many attempts as were counted, and none is leased; and the
     /// audit log is one whole chain.
     ///
     /// # Panics
     /// When it is not so.
-    pub fn assert_all_settled(&self, database: &Postgres) {
+    pub fn assert_all_settled(&self, ask: impl Fn(&str) -> String) {
         wait_for("the store to say DELIVERED for all", DEADLINE, || {
-            database.ask("SELECT count(*) FROM countersign.deliveries WHERE state <> 3") == "0"
+            ask("SELECT count(*) FROM countersign.deliveries WHERE state <> 3") == "0"
         });
-        let leases = database.ask("SELECT count(*) FROM countersign.leases");
+        let leases = ask("SELECT count(*) FROM countersign.leases");
         assert_eq!(leases, "0", "leases of what is settled");
         let differing = "SELECT count(*) FROM countersign.deliveries d WHERE attempt_count <>
                          (SELECT count(*) FROM countersign.attempts a WHERE a.delivery = d.id)";
         assert_eq!(
-            database.ask(differing),
+            ask(differing),
             "0",
             "attempts that were counted and not recorded"
         );

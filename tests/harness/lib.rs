@@ -13,7 +13,7 @@
 //!    `fault_proxy`
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`, `postgres`
-//! 4. `certificates`, `customer_ca`, `control_plane`, `receiver_script`
+//! 4. `patroni`, `certificates`, `customer_ca`, `control_plane`, `receiver_script`
 //! 5. `nginx`, `gate`, `agent`, `client`, `receiver`
 //! 6. `sender`, `steady`, `setting`
 //! 7. `cluster`
@@ -38,6 +38,7 @@ pub mod http_get;
 pub mod issued;
 pub mod nginx;
 pub mod openssl;
+pub mod patroni;
 pub mod ports;
 pub mod postgres;
 pub mod process;

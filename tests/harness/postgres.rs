@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A user and a group.
-type User = (u32, u32);
+pub(crate) type User = (u32, u32);
 
 /// A running server, with a database `countersign` and a user of the same name who owns it.
 pub struct Postgres {
@@ -235,14 +235,14 @@ fn command(user: Option<User>, program: &str) -> Command {
     command
 }
 
-fn give(path: &Path, user: Option<User>) {
+pub(crate) fn give(path: &Path, user: Option<User>) {
     if let Some((uid, gid)) = user {
         chown(path, Some(uid), Some(gid)).expect("giving a file away");
     }
 }
 
 /// The user that Debian's package made, if this is root.
-fn other_user(ours: &Path) -> Option<User> {
+pub(crate) fn other_user(ours: &Path) -> Option<User> {
     if ours.metadata().unwrap().uid() != 0 {
         return None;
     }

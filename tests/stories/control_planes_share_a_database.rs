@@ -73,7 +73,7 @@ fn what_one_accepts_or_decides_counts_at_the_other() {
         let answer = one.ok("AgentAdministrationService/GetAgent", &found);
         (answer["agent"]["connected"] != true).then_some(())
     });
-    two.assert_all_settled(&database);
+    two.assert_all_settled(|statement| database.ask(statement));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn clocks_that_differ_by_minutes_harm_nobody() {
     });
     steady.stop();
     two.has_arrived(steady.accepted());
-    two.assert_all_settled(&database);
+    two.assert_all_settled(|statement| database.ask(statement));
     // No lease of one seemed to have ended to the other, and all was accepted within these minutes.
     let query = "SELECT max(attempt_count) FROM countersign.deliveries";
     assert_eq!(database.ask(query), "1");
@@ -104,5 +104,8 @@ fn clocks_that_differ_by_minutes_harm_nobody() {
         "SELECT max(accepted_at) - min(accepted_at) < 120 * 1000000 FROM countersign.deliveries";
     assert_eq!(database.ask(query), "t");
     let said = two.plane(1).output();
-    assert!(said.contains("ahead_seconds=-299") || said.contains("ahead_seconds=-300"), "{said}");
+    assert!(
+        said.contains("ahead_seconds=-299") || said.contains("ahead_seconds=-300"),
+        "{said}"
+    );
 }

@@ -48,7 +48,7 @@ fn each_is_killed_in_turn() {
     }
     steady.stop();
     three.has_arrived(steady.accepted());
-    three.assert_all_settled(&database);
+    three.assert_all_settled(|statement| database.ask(statement));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_rolling_restart_costs_no_delivery() {
     }
     steady.stop();
     two.has_arrived(steady.accepted());
-    two.assert_all_settled(&database);
+    two.assert_all_settled(|statement| database.ask(statement));
     let failed = "SELECT count(*) FROM countersign.deliveries WHERE attempt_count <> 1";
     assert_eq!(
         database.ask(failed),
@@ -108,7 +108,7 @@ fn a_database_that_crashes_or_hangs_loses_nothing() {
     });
     steady.stop();
     two.has_arrived(steady.accepted());
-    two.assert_all_settled(&database);
+    two.assert_all_settled(|statement| database.ask(statement));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn one_that_is_cut_off_from_the_database_keeps_its_agents_and_comes_back() {
     }
     steady.stop();
     two.has_arrived(steady.accepted());
-    two.assert_all_settled(&database);
+    two.assert_all_settled(|statement| database.ask(statement));
     let connected = agent
         .output()
         .matches("connected to the control plane")
@@ -175,6 +175,6 @@ fn an_agent_that_is_cut_off_from_its_control_plane_goes_to_another() {
     }
     steady.stop();
     two.has_arrived(steady.accepted());
-    two.assert_all_settled(&database);
+    two.assert_all_settled(|statement| database.ask(statement));
     drop(agent);
 }

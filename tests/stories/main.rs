@@ -6,6 +6,7 @@
 // Tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod a_database_fails_over;
 mod a_full_backlog_refuses_and_loses_nothing;
 mod agents_leave_nothing_waiting;
 mod alerts_open_and_resolve_by_themselves;
