@@ -49,6 +49,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Run a control plane: certificate authority, configuration, delivery jobs.
     ControlPlane(countersign_control_plane::command::Arguments),
+    /// Look after a store on a PostgreSQL server, or move an embedded one there.
+    Store(countersign_control_plane::command::StoreArguments),
     /// Enroll or run an agent: it makes the deliveries, near their receivers.
     Agent(countersign_agent::command::Arguments),
     /// A process of `bench`: the receiver.
@@ -77,6 +79,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         Command::BenchGenerator(arguments) => bench::generator::run(&arguments),
         Command::BenchBare(arguments) => bench::bare::run(&arguments),
         Command::ControlPlane(arguments) => countersign_control_plane::command::run(arguments),
+        Command::Store(arguments) => countersign_control_plane::command::run_store(arguments),
         Command::Agent(arguments) => countersign_agent::command::run(arguments),
     }
 }

@@ -225,7 +225,8 @@ impl Place {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, StartError> {
+/// Keeps others out of a data directory while the answer lives.
+pub(crate) fn lock(folder: &Path) -> Result<File, StartError> {
     let failed = |error| StartError::DataDir(folder.to_owned(), error);
     let mut options = File::options();
     options.create(true).truncate(false).write(true);

@@ -1,13 +1,18 @@
 //! The command line: flags over the configuration file, and exit codes. 0: stopped as asked; 1: could
 //! not start or go on; 2: the configuration has mistakes.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use countersign_shared::{config::Mistakes, hygiene, logging, secret::SecretText, tls};
 use toml::Value;
 
-use crate::{app, config::Config};
+use crate::{app, config::Config, maintenance};
 
 /// Flags of the control plane; each replaces a setting of the file.
 #[derive(Debug, Clone, Args)]
@@ -87,8 +92,85 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
+/// What is to be done with the store on a PostgreSQL server.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArguments {
+    #[command(subcommand)]
+    action: StoreAction,
+    /// Configuration file (TOML) of the control planes: its store.url says which server
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum StoreAction {
+    /// Bring the server's tables to this version. A control plane does it too when it starts
+    Migrate,
+    /// Look whether the server can be reached and serves, and what is on it; nothing is changed
+    Check,
+    /// Move an embedded store to the server, which must have none: all of it or nothing, compared by counts
+    /// and hashes. The control plane must be stopped; its data directory stays as it is
+    Copy {
+        /// The data directory with the embedded store
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+    },
+}
+
+/// Does what is to be done with the store.
+pub fn run_store(arguments: StoreArguments) -> ExitCode {
+    tls::install_default_provider();
+    // The data directory plays no part here, and has no default.
+    let data_dir = Value::String("/nonexistent".to_owned());
+    let config = match read_config(arguments.config.as_deref(), vec![("data_dir", data_dir)]) {
+        Ok(config) => config,
+        Err(problem) => {
+            complain(&problem);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            match arguments.action {
+                StoreAction::Migrate => maintenance::migrate(&config).await,
+                StoreAction::Check => maintenance::check(&config).await,
+                StoreAction::Copy { from } => maintenance::copy(&config, from, show_copying).await,
+            }
+            .map_err(|error| error.to_string())
+        }),
+        Err(error) => Err(error.to_string()),
+    };
+    match done {
+        Ok(said) => {
+            say(&said);
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            complain(&format!("countersign store: {problem}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line when a table begins, and one after every hundred thousand rows.
+fn show_copying(table: &str, done: u64, all: u64) {
+    if done == all || done.is_multiple_of(100_000) {
+        complain(&format!("{table}: {done} of {all}"));
+    }
+}
+
 fn read(arguments: &Arguments) -> Result<Config, String> {
-    let (source, text) = match &arguments.config {
+    read_config(arguments.config.as_deref(), arguments.overrides())
+}
+
+fn read_config(
+    file: Option<&Path>,
+    overrides: Vec<(&'static str, Value)>,
+) -> Result<Config, String> {
+    let (source, text) = match file {
         None => ("command line".to_owned(), String::new()),
         Some(path) => {
             let source = path.display().to_string();
@@ -96,8 +178,7 @@ fn read(arguments: &Arguments) -> Result<Config, String> {
             (source, text)
         }
     };
-    Config::read(&source, &text, arguments.overrides())
-        .map_err(|mistakes: Mistakes| mistakes.to_string())
+    Config::read(&source, &text, overrides).map_err(|mistakes: Mistakes| mistakes.to_string())
 }
 
 fn start(config: Config, admin_key_file: Option<PathBuf>) -> Result<(), String> {

@@ -12,7 +12,7 @@
 //! 6. `auditing`, `bundles`, `ca`, `deliveries`, `rewrapping`
 //! 7. `crl`, `issuing`
 //! 8. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
-//! 9. `rotation`
+//! 9. `maintenance`, `rotation`
 //! 10. `dispatch`
 //! 11. `api`
 //! 12. `listen`
@@ -40,6 +40,7 @@ pub mod http;
 pub mod issuing;
 pub mod kek;
 pub mod listen;
+pub mod maintenance;
 pub mod metrics;
 pub mod model;
 pub mod pkcs11;

@@ -10,6 +10,7 @@ mod a_database_fails_over;
 mod a_full_backlog_refuses_and_loses_nothing;
 mod agents_leave_nothing_waiting;
 mod alerts_open_and_resolve_by_themselves;
+mod an_embedded_store_moves_to_a_server;
 mod bad_input_changes_nothing;
 mod bench_reports;
 mod certificates_and_crls_pass_linters;

@@ -2,10 +2,11 @@
 //! store's (`../sql`); here is how the server is connected to.
 //!
 //! As in the embedded store one thread writes, in batches, and a few read. The writers of several control
-//! planes take turns (see [`session`]).
+//! planes take turns (see the module `session`).
 
 pub(super) mod bulk;
 mod channel;
+mod copy;
 mod dollars;
 mod options;
 mod schema;
@@ -18,11 +19,12 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use countersign_shared::tasks::{self, Tasks};
 
 pub use self::channel::{Channel, Heard};
+pub use self::copy::Copied;
 pub use self::options::{Options, OptionsError};
 use self::session::Session;
 use super::{
@@ -68,6 +70,51 @@ impl PostgresStore {
         })
     }
 
+    /// Brings the tables to this version. Answers with the version that was there and the one that is.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`]; nothing has changed then.
+    pub async fn migrate(options: Arc<Options>) -> Result<(Option<i64>, i64)> {
+        let migrated = blocking(move || schema::migrate(&session(options))).await?;
+        let before = migrated.map(|before| before.version);
+        let newest = schema::newest().version;
+        Ok((before, newest.max(before.unwrap_or_default())))
+    }
+
+    /// Looks at a server and changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it can't be reached, does not let us in, or takes no writes.
+    pub async fn inspect(options: Arc<Options>) -> Result<Inspection> {
+        let facts = Self::look(Arc::clone(&options)).await?;
+        let ahead = Self::clock_ahead(Arc::clone(&options)).await?;
+        blocking(move || {
+            let connection = session(options);
+            connection.ready()?;
+            Ok(Inspection {
+                server: schema::server_version(&connection)?,
+                clock_ahead_micros: ahead,
+                version: schema::version(&connection)?.map(|version| version.version),
+                newest: schema::newest().version,
+                installation: facts,
+            })
+        })
+        .await
+    }
+
+    /// Moves the embedded store in the file `path`, which nobody may have open, to a server without one.
+    /// `progress` hears the table, how many of its rows are there, and how many there will be.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the server has no installation then.
+    pub async fn copy(
+        path: PathBuf,
+        options: Arc<Options>,
+        mut progress: impl FnMut(&str, u64, u64) + Send + 'static,
+    ) -> Result<Vec<Copied>> {
+        blocking(move || copy::copy(&path, &options, &mut progress)).await
+    }
+
     /// Speaks to the other control planes of this store, and hears them.
     ///
     /// # Errors
@@ -103,6 +150,21 @@ impl PostgresStore {
 
 fn session(options: Arc<Options>) -> Connection {
     Connection::Postgres(Box::new(Session::new(options)))
+}
+
+/// What a look at a server found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its version.
+    pub server: String,
+    /// How far its clock is ahead of this host's, in microseconds.
+    pub clock_ahead_micros: i64,
+    /// The version of its tables; `None` without any.
+    pub version: Option<i64>,
+    /// The version that this binary makes.
+    pub newest: i64,
+    /// The installation, if there is one.
+    pub installation: Option<InstallationFacts>,
 }
 
 /// Waits for the server, but not for ever.

@@ -41,6 +41,13 @@ pub(super) fn newest() -> Version {
     }
 }
 
+/// What the server says that it is.
+pub(super) fn server_version(connection: &Connection) -> Result<String> {
+    let query = "SELECT current_setting('server_version')";
+    let version: Option<String> = one(connection, query, |row| row.get(0))?;
+    Ok(version.unwrap_or_default())
+}
+
 /// What is there; `None` in a database without a store.
 pub(super) fn version(connection: &Connection) -> Result<Option<Version>> {
     let query = "SELECT to_regclass('countersign.schema_version') IS NOT NULL";

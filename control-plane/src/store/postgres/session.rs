@@ -87,7 +87,7 @@ impl Session {
     }
 
     /// Runs `work` on the connection. An error spoils the transaction that is under way.
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         work: impl FnOnce(&mut Client) -> std::result::Result<T, postgres::Error>,
     ) -> Result<T> {
@@ -259,12 +259,18 @@ pub(super) fn store_error(error: &postgres::Error) -> StoreError {
 }
 
 /// A value on its way to the server.
-struct Parameter<'a>(ToSqlOutput<'a>);
+pub(super) struct Parameter<'a>(ToSqlOutput<'a>);
 
 impl fmt::Debug for Parameter<'_> {
     /// Values may be secrets, if sealed ones.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Parameter")
+    }
+}
+
+impl<'a> From<ValueRef<'a>> for Parameter<'a> {
+    fn from(value: ValueRef<'a>) -> Self {
+        Self(ToSqlOutput::Borrowed(value))
     }
 }
 
@@ -330,6 +336,11 @@ impl<'a> FromPostgres<'a> for Value<'a> {
     fn accepts(_: &Type) -> bool {
         true
     }
+}
+
+/// A column's value.
+pub(super) fn value(row: &Row, index: usize) -> std::result::Result<ValueRef<'_>, postgres::Error> {
+    Ok(row.try_get::<_, Value<'_>>(index)?.0)
 }
 
 /// Reads a column of a type that the server has too.

@@ -211,7 +211,8 @@ fn lease_together(
         };
         let mut taken = 0;
         while taken < grant.limit
-            && let Some(next) = waiting.pop_front_if(|next| next.due_at <= now)
+            && waiting.front().is_some_and(|next| next.due_at <= now)
+            && let Some(next) = waiting.pop_front()
         {
             if grant
                 .accepted_from

@@ -79,6 +79,12 @@ impl Database for SqliteStore {
     }
 }
 
+/// Opens the file for a look that leaves it as it is; `None` when there is no store in it. Nobody may have
+/// it open for writing.
+pub(super) fn look_into(path: &Path) -> Result<Option<rusqlite::Connection>> {
+    connection::open_for_a_look(path)
+}
+
 /// SQLite's errors in ours: what can pass (full disk, busy) is unavailable, what can't is corrupt.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
