@@ -7,7 +7,7 @@ mod listeners;
 mod others;
 mod server_certificate;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use countersign_shared::{
     secret::SecretText,
@@ -44,6 +44,11 @@ use crate::{
     signals::Relay,
     store::postgres::Channel,
 };
+
+/// How often the backlog is counted in the store.
+const RECOUNT: Duration = Duration::from_secs(600);
+/// The same, where several control planes share it.
+const RECOUNT_SHARED: Duration = Duration::from_secs(30);
 
 /// Why the control plane stopped, or did not start.
 #[derive(Debug, Error)]
@@ -206,6 +211,11 @@ async fn start(
     let recount = Recount {
         store: Arc::clone(&opened.store),
         backlog: Arc::clone(&services.session.settle.backlog),
+        // What is accepted or settled elsewhere is known from the store alone.
+        every: match channel.is_some() {
+            true => RECOUNT_SHARED,
+            false => RECOUNT,
+        },
     };
     let holds = Arc::clone(&release.holds);
     let settle = &services.session.settle;

@@ -11,15 +11,14 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How often everything is counted.
-const ROUND: Duration = Duration::from_secs(600);
-
 /// Fills [`Backlog`] after a start, and corrects it.
 pub struct Recount {
     /// The truth.
     pub store: Arc<dyn Store>,
     /// What is corrected.
     pub backlog: Arc<Backlog>,
+    /// How often everything is counted.
+    pub every: Duration,
 }
 
 impl Recount {
@@ -28,7 +27,7 @@ impl Recount {
     /// # Errors
     /// None for now: what fails is counted in the next round.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let mut round = tokio::time::interval(ROUND);
+        let mut round = tokio::time::interval(self.every);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
