@@ -22,7 +22,9 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum MaintenanceError {
     /// There is no server to do it on.
-    #[error("store.url is not set: the embedded store needs none of this")]
+    #[error(
+        "store.url is not set: name the control planes' configuration with --config (the embedded store needs none of this)"
+    )]
     Embedded,
     /// The server can't be connected to as configured.
     #[error(transparent)]

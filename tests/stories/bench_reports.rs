@@ -85,6 +85,31 @@ fn a_short_run_loses_nothing_and_says_what_it_cost() {
     assert_eq!(report["options"]["agents"], 2);
 }
 
+#[test]
+fn a_run_on_a_server_says_what_that_cost() {
+    let folder = Folder::new("bench-postgres");
+    // The server runs as another user, who has to get at its own folder in there.
+    std::fs::set_permissions(&*folder, Permissions::from_mode(0o711)).unwrap();
+    let flags = "--json --store postgres --control-planes 2 --agents 2 --rate 50 --duration 2 \
+        --warm-up 1 --destinations 4 --bare-concurrency 2";
+    let flags: Vec<&str> = flags.split(' ').filter(|flag| !flag.is_empty()).collect();
+    let finished = bench(&folder, &flags);
+    assert!(finished.status.success(), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|error| panic!("not one JSON object ({error}): {finished:?}"));
+    assert_eq!(
+        (&report["delivered"], &report["lost"]),
+        (&100.into(), &0.into()),
+        "{report}"
+    );
+    assert!(
+        number(&report, "cpu_us_per_delivery.store_server") > 0.0,
+        "{report}"
+    );
+    let alone = bench(&folder, &["--control-planes", "2"]);
+    assert!(alone.stderr.contains("--store postgres"), "{alone:?}");
+}
+
 fn percentiles_rise(report: &Value) {
     for latency in [
         "submit_to_accepted",

@@ -9,6 +9,7 @@ mod audit;
 mod delivery;
 mod order;
 mod revocation;
+mod rotation;
 mod tenant;
 
 use countersign_shared::{
@@ -54,6 +55,7 @@ pub(super) async fn run<S: Store>(open: impl AsyncFn() -> (S, Alive)) {
         tenant::signing_secrets(&store).await;
         revocation::lists(&store).await;
         audit::log(&store).await;
+        rotation::steps(&store).await;
     }
     // Nothing that was answered is lost by closing.
     let (store, _alive) = open().await;

@@ -203,7 +203,7 @@ fn hash_of_source(source: &rusqlite::Connection, table: &Table) -> Result<[u8; 3
 }
 
 fn hash_of_target(session: &Session, table: &Table) -> Result<[u8; 32]> {
-    let hashed = session.with(|client| {
+    session.with(|client| {
         let mut rows = client.query_raw(&select(table), Vec::<i64>::new())?;
         let mut hash = Sha256::new();
         while let Some(row) = rows.next()? {
@@ -212,8 +212,7 @@ fn hash_of_target(session: &Session, table: &Table) -> Result<[u8; 32]> {
             }
         }
         Ok(hash.finalize().into())
-    });
-    hashed
+    })
 }
 
 /// What it is, how long it is, and its bytes: no two rows look the same that are not.

@@ -15,7 +15,7 @@ mod tls;
 mod unknown;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 

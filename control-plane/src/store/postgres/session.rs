@@ -75,6 +75,12 @@ impl Session {
         self.changes.get()
     }
 
+    /// The number of the transaction that is under way.
+    #[cfg(test)]
+    pub(super) fn transaction(&self) -> Option<u64> {
+        self.transaction.get()
+    }
+
     /// Connects, unless it is connected.
     pub(in crate::store) fn ready(&self) -> Result<()> {
         let mut client = self.client.borrow_mut();

@@ -11,15 +11,15 @@ use std::{
     sync::Arc,
 };
 
-use countersign_shared::tasks;
+use countersign_shared::tasks::{self, Tasks};
 
-use super::Options;
+use super::{Options, PostgresStore};
 
 /// How long a server may take to start.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// A running server.
-pub(super) struct Server {
+pub(in crate::store) struct Server {
     folder: tempfile::TempDir,
     /// Whom it runs as: it refuses to run as root.
     user: Option<(u32, u32)>,
@@ -28,7 +28,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Makes a cluster and starts it.
-    pub(super) async fn start() -> Self {
+    pub(in crate::store) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let user = other_user(folder.path());
         if let Some((uid, gid)) = user {
@@ -52,6 +52,18 @@ impl Server {
         };
         server.wait().await;
         server
+    }
+
+    /// A store with nothing in it, in the place of what was there.
+    pub(in crate::store) async fn empty_store(&self, tasks: &Tasks) -> PostgresStore {
+        let options = self.options();
+        let emptied = tasks::blocking(move || {
+            let mut client = options.connect().unwrap();
+            let drop = "DROP SCHEMA IF EXISTS countersign CASCADE";
+            client.batch_execute(drop).unwrap();
+        });
+        emptied.await.unwrap();
+        PostgresStore::open(self.options(), tasks).await.unwrap()
     }
 
     /// How it is connected to.

@@ -9,10 +9,10 @@ use countersign_shared::{
     job::LeaseId,
     name::{AccountName, AgentName, DestinationName},
     outcome::{AttemptTimings, Outcome},
-    tasks::{Failures, Tasks},
+    tasks::Tasks,
     time::Timestamp,
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use crate::{
     model::{
@@ -20,8 +20,9 @@ use crate::{
         NewDelivery, Next, OrderingFailure, ReplayFilter, Settled, Settlement,
     },
     store::{
-        AgentStore as _, DeliveryStore as _, TenantStore as _,
+        Store,
         conformance::{at, destination_name, id, new_account, new_destination},
+        postgres::testing::Server,
         sqlite::SqliteStore,
     },
 };
@@ -107,8 +108,8 @@ struct Item {
     accepted_at: i64,
 }
 
-struct World {
-    store: SqliteStore,
+struct World<S> {
+    store: S,
     name: DestinationName,
     key: DestinationKey,
     now: i64,
@@ -118,8 +119,6 @@ struct World {
     /// Of each key, in the order of acceptance: what is open, or a dead letter that holds it.
     queues: HashMap<u8, Vec<usize>>,
     given: Vec<(LeaseId, AgentName)>,
-    _alive: (Tasks, Failures),
-    _folder: tempfile::TempDir,
 }
 
 fn account() -> AccountName {
@@ -130,11 +129,9 @@ fn agent(second: bool) -> AgentName {
     id(if second { "edge-2" } else { "edge-1" }).into()
 }
 
-impl World {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (tasks, failures) = Tasks::new();
-        let store = SqliteStore::open(&folder.path().join("store"), &tasks).unwrap();
+impl<S: Store> World<S> {
+    /// In a store with nothing in it.
+    async fn new(store: S) -> Self {
         store
             .create_account(new_account("acme", None))
             .await
@@ -154,8 +151,6 @@ impl World {
             ids: Vec::new(),
             queues: HashMap::new(),
             given: Vec::new(),
-            _alive: (tasks, failures),
-            _folder: folder,
         }
     }
 
@@ -487,7 +482,7 @@ fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
     }
 }
 
-async fn enroll(store: &SqliteStore, agent: &AgentName) {
+async fn enroll(store: &impl Store, agent: &AgentName) {
     let token = JoinToken {
         name: agent.id().clone().into(),
         secret_sha256: [1; 32],
@@ -531,12 +526,32 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let mut world = World::new().await;
-            for op in ops {
-                world.run(op).await;
-                world.check().await;
-            }
-            world.finish().await;
+            let folder = tempfile::tempdir().unwrap();
+            let (tasks, _failures) = Tasks::new();
+            let store = SqliteStore::open(&folder.path().join("store"), &tasks).unwrap();
+            play(store, ops).await;
         });
+    }
+}
+
+async fn play(store: impl Store, ops: Vec<Op>) {
+    let mut world = World::new(store).await;
+    for op in ops {
+        world.run(op).await;
+        world.check().await;
+    }
+    world.finish().await;
+}
+
+/// The same on a server, where leasing and settling are other statements.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_goes_in_its_turn_on_a_server_too() {
+    let server = Server::start().await;
+    let mut runner = TestRunner::default();
+    for _ in 0..12 {
+        let ops = prop::collection::vec(ops(), 20..150).new_tree(&mut runner);
+        let (tasks, _failures) = Tasks::new();
+        let store = server.empty_store(&tasks).await;
+        play(store, ops.unwrap().current()).await;
     }
 }
