@@ -136,7 +136,11 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     let intake = BundleIntake::new(lanes.clone(), Arc::clone(&clients), journal);
     intake.restore(&bundles);
 
-    let places = Places::new(&config.control_planes, &identity.load().control_plane);
+    let places = Places::new(
+        &config.control_planes,
+        &identity.load().control_plane,
+        config.stay,
+    );
     tracing::info!(control_planes = %places, "served by any of these");
     let shutdown = tasks.shutdown().clone();
     let finished = CancellationToken::new();

@@ -23,6 +23,9 @@ pub struct Config {
     pub listen_http: Option<SocketAddr>,
     /// Control planes of the installation, to be served by any of. Default: where it was enrolled.
     pub control_planes: Vec<ControlPlaneUrl>,
+    /// After so long, half as much more or less, the agent goes on to the next of several control planes.
+    /// 1 to 86,400 s, default 2,700 s.
+    pub stay: Duration,
     /// Most jobs in hand, unacknowledged outcomes included. 1 to 65,536, default 2,048.
     pub max_jobs: u32,
     /// Most payload bytes in hand; one job may exceed it. 64 KiB to 4 GiB, default 64 MiB.
@@ -80,6 +83,7 @@ fn parse(
     let data_dir = reader.required("data_dir", data_dir);
     let listen_http = reader.listen_address("listen.http");
     let control_planes = reader.parsed_list("control_planes").unwrap_or_default();
+    let stay = reader.seconds("control_plane_stay_seconds", 1..=86_400);
     let max_jobs = reader.number("delivery.max_jobs", 1..=65_536);
     let max_bytes = reader.number("delivery.max_bytes", 65_536..=1 << 32);
     let egress = egress(&mut reader);
@@ -95,6 +99,7 @@ fn parse(
             data_dir: data_dir?,
             listen_http,
             control_planes,
+            stay: stay.unwrap_or(Duration::from_secs(2_700)),
             max_jobs: max_jobs.and_then(|it| it.try_into().ok()).unwrap_or(2048),
             max_bytes: max_bytes.unwrap_or(64 << 20),
             egress,

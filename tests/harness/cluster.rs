@@ -76,10 +76,20 @@ impl Cluster {
 
     /// An agent that is served by control planes at `urls`.
     pub fn agent_of(&self, name: &str, urls: &[String]) -> Agent {
+        self.agent_with(name, urls, None)
+    }
+
+    /// As [`Cluster::agent_of`], with a configuration file.
+    ///
+    /// # Panics
+    /// When enrolling fails.
+    pub fn agent_with(&self, name: &str, urls: &[String], file: Option<&Path>) -> Agent {
         let data_dir = self.first.enrolled(name);
+        let file = file.map(|file| ["--config", file.to_str().expect("a path in UTF-8")]);
         let flags: Vec<&str> = urls
             .iter()
             .flat_map(|url| ["--control-plane", url])
+            .chain(file.into_iter().flatten())
             .collect();
         let work = self.first.folder.subfolder(&format!("work-of-{name}"));
         Agent::start(&work, &data_dir, &flags)

@@ -87,7 +87,7 @@ fn a_short_run_loses_nothing_and_says_what_it_cost() {
 
 #[test]
 fn a_run_on_a_server_says_what_that_cost() {
-    let folder = Folder::new("bench-postgres");
+    let folder = Folder::new("bench-pg");
     // The server runs as another user, who has to get at its own folder in there.
     std::fs::set_permissions(&*folder, Permissions::from_mode(0o711)).unwrap();
     let flags = "--json --store postgres --control-planes 2 --agents 2 --rate 50 --duration 2 \
@@ -108,6 +108,26 @@ fn a_run_on_a_server_says_what_that_cost() {
     );
     let alone = bench(&folder, &["--control-planes", "2"]);
     assert!(alone.stderr.contains("--store postgres"), "{alone:?}");
+}
+
+#[test]
+fn idle_agents_come_back_after_a_kill() {
+    let folder = Folder::new("bench-sessions");
+    let finished = bench(
+        &folder,
+        &["sessions", "--count", "5", "--idle", "1", "--json"],
+    );
+    assert!(finished.status.success(), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|error| panic!("not one JSON object ({error}): {finished:?}"));
+    for path in [
+        "peak_rss_bytes",
+        "all_back_after_seconds",
+        "slowest_submission_ms",
+    ] {
+        assert!(number(&report, path) > 0.0, "{path}: {report}");
+    }
+    assert!(number(&report, "idle_cpu") >= 0.0, "{report}");
 }
 
 fn percentiles_rise(report: &Value) {

@@ -3,9 +3,10 @@
 //! wire between a control plane and the database, the wire between an agent and its control plane. Nothing
 //! that was accepted is lost, nothing is settled twice, and the audit log stays one chain.
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use countersign_tests::{
+    agent::Agent,
     cluster::{Cluster, DEADLINE},
     control_plane::ControlPlane,
     fault_proxy::{FaultProxy, Wire},
@@ -74,6 +75,37 @@ fn a_rolling_restart_costs_no_delivery() {
         "0",
         "an attempt failed or was repeated"
     );
+}
+
+#[test]
+fn agents_spread_again_by_themselves() {
+    let database = Postgres::start();
+    let mut two = cluster("spread", &database, 2);
+    let moves = two.first.folder.join("agent.toml");
+    fs::write(&moves, "control_plane_stay_seconds = 2\n").unwrap();
+    let urls = [0, 1].map(|number| two.plane(number).agents_url());
+    let agents = ["edge-1", "edge-2"].map(|name| two.agent_with(name, &urls, Some(&moves)));
+    let steady = Steady::start(&two.first.control_plane, &two.destination, 100);
+    for turn in 0..2 {
+        let met = |agent: &Agent| agent.output().matches("going on to the next").count();
+        wait_for("each to have been at each", DEADLINE, || {
+            agents.iter().all(|agent| met(agent) > turn + 1)
+        });
+    }
+    steady.stop();
+    two.has_arrived(steady.accepted());
+    two.assert_all_settled(|statement| database.ask(statement));
+    for number in 0..2 {
+        let said = two.plane(number).output();
+        for agent in ["edge-1", "edge-2"] {
+            assert!(
+                said.contains(&format!("agent connected agent=agents/{agent}")),
+                "{said}"
+            );
+        }
+    }
+    let failed = "SELECT count(*) FROM countersign.deliveries WHERE last_class <> 'DELIVERED'";
+    assert_eq!(database.ask(failed), "0");
 }
 
 #[test]

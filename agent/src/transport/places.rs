@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use countersign_shared::random;
@@ -18,12 +19,17 @@ use super::ControlPlaneUrl;
 pub struct Places {
     all: Vec<ControlPlaneUrl>,
     turn: AtomicUsize,
+    stay: Duration,
 }
 
 impl Places {
     /// Those that are configured, or where the agent was enrolled. Each agent begins with a random one,
     /// so that many spread.
-    pub fn new(configured: &[ControlPlaneUrl], enrolled: &ControlPlaneUrl) -> Arc<Self> {
+    pub fn new(
+        configured: &[ControlPlaneUrl],
+        enrolled: &ControlPlaneUrl,
+        stay: Duration,
+    ) -> Arc<Self> {
         let all = match configured {
             [] => vec![enrolled.clone()],
             configured => configured.to_vec(),
@@ -33,6 +39,7 @@ impl Places {
         Arc::new(Self {
             all,
             turn: AtomicUsize::new(turn),
+            stay,
         })
     }
 
@@ -41,8 +48,15 @@ impl Places {
         &self.all[self.turn.load(Ordering::Relaxed) % self.all.len()]
     }
 
-    /// The one in use has failed: the next is.
-    pub fn failed(&self) {
+    /// How long to stay with the one in use, if there are others: so that load spreads again after one
+    /// was away. Random, so that not all go at once.
+    pub fn stay(&self) -> Option<Duration> {
+        let stay = self.stay.mul_f64(0.5 + random::fraction());
+        (self.all.len() > 1).then_some(stay)
+    }
+
+    /// The one in use has failed, or was stayed with for long: the next is.
+    pub fn next(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -58,14 +72,17 @@ impl fmt::Display for Places {
 mod tests {
     use super::*;
 
+    const STAY: Duration = Duration::from_secs(60);
+
     fn url(text: &str) -> ControlPlaneUrl {
         text.parse().unwrap()
     }
 
     #[test]
     fn without_a_list_it_is_where_the_agent_was_enrolled() {
-        let places = Places::new(&[], &url("https://one:1"));
-        places.failed();
+        let places = Places::new(&[], &url("https://one:1"), STAY);
+        places.next();
+        assert_eq!(places.stay(), None);
         assert_eq!(*places.current(), url("https://one:1"));
     }
 
@@ -76,11 +93,12 @@ mod tests {
             url("https://two:2"),
             url("https://three:3"),
         ];
-        let places = Places::new(&all, &url("https://elsewhere:9"));
+        let places = Places::new(&all, &url("https://elsewhere:9"), STAY);
+        assert!(places.stay().unwrap() >= STAY / 2 && places.stay().unwrap() <= 2 * STAY);
         let mut tried: Vec<String> = (0..3)
             .map(|_| {
                 let current = places.current().to_string();
-                places.failed();
+                places.next();
                 current
             })
             .collect();

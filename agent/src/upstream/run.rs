@@ -42,7 +42,7 @@ pub async fn run(parts: Parts, mut activations: mpsc::Receiver<Activation>) {
                 reconnect.failed();
                 let control_plane = parts.places.current();
                 tracing::warn!(%control_plane, %error, "no session with the control plane");
-                parts.places.failed();
+                parts.places.next();
             }
         }
         parts.metrics.reconnects.inc();
@@ -83,6 +83,11 @@ async fn hold(
     parts.outbox.end_session();
     match &ended {
         Ended::Done | Ended::Closed => tracing::info!(session, "the session ended"),
+        Ended::Moves => {
+            parts.places.next();
+            let control_plane = parts.places.current();
+            tracing::info!(session, %control_plane, "going on to the next control plane");
+        }
         Ended::Silent => tracing::warn!(session, "the control plane fell silent; reconnecting"),
         Ended::Failed(status) => {
             tracing::warn!(session, code = ?status.code(), reason = status.message(), "the session broke; reconnecting");

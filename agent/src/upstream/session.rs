@@ -49,6 +49,8 @@ const HEARTBEAT: (Duration, Duration, Duration) = (
 pub(super) enum Ended {
     /// The agent is stopping and everything is reported.
     Done,
+    /// The agent goes on to the next of several control planes.
+    Moves,
     /// The control plane ended it without an error.
     Closed,
     /// Nothing was heard for three heartbeats.
@@ -106,6 +108,8 @@ impl<'a> Session<'a> {
         let mut heartbeat = ticks(self.heartbeat);
         let mut look = ticks(LOOK);
         let mut stopping = false;
+        let stay = self.parts.places.stay();
+        let leave_at = Instant::now() + stay.unwrap_or_default();
         // What the last session may not have heard.
         for bundle in self.parts.lanes.bundles() {
             if bundle.is_active() {
@@ -153,6 +157,7 @@ impl<'a> Session<'a> {
                     self.queue.push_back(Out::Heartbeat(v1::Heartbeat { time: self.now() }));
                 }
                 _ = look.tick() => self.extend_leases(),
+                () = sleep_until(leave_at), if stay.is_some() && !stopping => return Ended::Moves,
                 () = self.parts.shutdown.cancelled(), if !stopping => {
                     stopping = true;
                     // Jobs may be on their way until the control plane has answered this.

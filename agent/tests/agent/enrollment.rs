@@ -150,7 +150,7 @@ async fn renewed(control_plane: &ControlPlane, data_dir: &Path) -> (Held, OnDisk
     let shutdown = CancellationToken::new();
     let renewal = renew::keep_fresh(
         Arc::clone(&held),
-        Places::new(&[], &held.load().control_plane),
+        Places::new(&[], &held.load().control_plane, Duration::from_secs(1)),
         IdentityFile::new(data_dir, &kek),
         Arc::new(ManualClock::at(end.minus(Duration::from_secs(1)))),
         metrics,

@@ -18,6 +18,8 @@ use super::{failure::Failure, process::Usage};
 
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Of the folder with its socket, whose name has 14 bytes more.
+const LONGEST_FOLDER: usize = 90;
 /// How often that is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// Between its checkpoints there is room for the whole run; the rest is as it comes.
@@ -60,9 +62,15 @@ impl Database {
     fn begin() -> io::Result<Self> {
         // Not in the data directory: another user has to get at it.
         let folder = tempfile::Builder::new()
-            .prefix("countersign-bench-postgres-")
+            .prefix("cs-pg-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()?;
+        // A socket's whole path has at most 107 bytes (unix(7)).
+        if folder.path().as_os_str().len() > LONGEST_FOLDER {
+            return Err(io::Error::other(
+                "the path of the temporary directory is too long for a socket in it: set a shorter TMPDIR",
+            ));
+        }
         let user = other_user(folder.path())?;
         if let Some((uid, gid)) = user {
             chown(folder.path(), Some(uid), Some(gid))?;

@@ -11,7 +11,7 @@
 //! 5. `bare`, `generator`, `setup`
 //! 6. `measure`
 //! 7. `report`
-//! 8. `backlog`, `certificates`, `table`
+//! 8. `backlog`, `certificates`, `sessions`, `table`
 
 mod backlog;
 pub(crate) mod bare;
@@ -34,6 +34,7 @@ pub(crate) mod receiver;
 mod records;
 mod report;
 mod sequence;
+mod sessions;
 mod settled;
 mod setup;
 mod stream;
@@ -81,6 +82,7 @@ Examples:
   countersign bench --rate 500 --slow-share 0.1 --dead-share 0.1   do the bad harm the good?
   countersign bench --store postgres --control-planes 2 --agents 2   on a PostgreSQL server of its own
   countersign bench backlog --count 1000000               a million pending, and a kill
+  countersign bench sessions --count 1000                 a thousand idle agents, and a kill
   countersign bench certificates --count 100000           issue, store and distribute certificates";
 
 /// Flags of `countersign bench`.
@@ -97,6 +99,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Measure how fast client certificates are issued, stored and distributed.
     Certificates(certificates::Options),
+    /// Measure what many idle agents cost a control plane, and how soon all are back after a kill.
+    Sessions(sessions::Options),
     /// Measure what a large backlog takes: memory while it is accepted and after a kill, and how soon
     /// the first delivery goes out then.
     Backlog(backlog::Options),
@@ -121,6 +125,16 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
                 }
                 Some(What::Backlog(options)) => {
                     let measure = async |parts: &mut Parts| backlog::run(parts, options).await;
+                    let measured = with_parts(options.data_dir.as_deref(), measure);
+                    let report = runtime.block_on(measured)?;
+                    output::result(&match options.json {
+                        true => report.to_json(),
+                        false => report.table(),
+                    });
+                    Ok(ExitCode::SUCCESS)
+                }
+                Some(What::Sessions(options)) => {
+                    let measure = async |parts: &mut Parts| sessions::run(parts, options).await;
                     let measured = with_parts(options.data_dir.as_deref(), measure);
                     let report = runtime.block_on(measured)?;
                     output::result(&match options.json {

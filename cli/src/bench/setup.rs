@@ -124,7 +124,10 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
         return Err(Failure::NothingLive);
     }
     let (dead, refusing) = refusing_address()?;
-    let settings = store(parts, options).await?;
+    if options.store == Store::Embedded && options.control_planes > 1 {
+        return Err(Failure::NotShared);
+    }
+    let settings = store(parts, options.store).await?;
     let Prepared {
         addresses,
         administrator,
@@ -178,9 +181,11 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
 }
 
 /// Starts the store's server, if it is to have one; gives the control planes' configuration file.
-async fn store(parts: &mut Parts, options: &Options) -> Result<Option<PathBuf>, Failure> {
-    match options.store {
-        Store::Embedded if options.control_planes > 1 => Err(Failure::NotShared),
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn store(parts: &mut Parts, store: Store) -> Result<Option<PathBuf>, Failure> {
+    match store {
         Store::Embedded => Ok(None),
         Store::Postgres => {
             let database = Database::start().await?;

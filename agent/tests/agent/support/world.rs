@@ -137,6 +137,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         data_dir: data_dir.to_owned(),
         listen_http: Some("127.0.0.1:0".parse().unwrap()),
         control_planes: Vec::new(),
+        stay: Duration::from_secs(60),
         max_jobs: 100,
         max_bytes: 1 << 20,
         egress: loopback(),
