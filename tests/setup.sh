@@ -5,7 +5,7 @@
 # hash of what it was made from, so that the second run does nothing.
 #
 # Afterwards: COUNTERSIGN_BIN and COUNTERSIGN_TESTS_{PYTHON,GRPCURL,OPENSSL,NGINX,HAPROXY,APACHE,
-# APACHE_MODULES,CADDY,ENVOY,POSTGRES,FAKETIME} say where things are, and $buf and $cargo_deny are commands.
+# APACHE_MODULES,CADDY,ENVOY,FAKETIME} say where things are, and $buf and $cargo_deny are commands.
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$project/target}
@@ -40,9 +40,6 @@ seconds_since() {
 # Servers live in /usr/sbin, which is not on everybody's PATH.
 find_command() { PATH=$PATH:/usr/sbin:/sbin command -v "$1"; }
 
-# The folder of the newest version's programs, which are on nobody's PATH.
-postgres_programs() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
-
 # What gives a process another time.
 faketime_library() { ls /usr/lib/*/faketime/libfaketime.so.1 2>/dev/null | head -n 1; }
 
@@ -57,7 +54,7 @@ missing_packages() {
     find_command patroni >/dev/null || echo patroni
     find_command etcd >/dev/null || echo etcd-server
     [ -n "$(faketime_library)" ] || echo faketime
-    [ -n "$(postgres_programs)" ] || echo postgresql
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
     find_command systemd-analyze >/dev/null || echo systemd
     find_command cc >/dev/null || echo gcc libc6-dev
     find_command sha256sum >/dev/null || echo coreutils
@@ -145,11 +142,10 @@ setup() {
     COUNTERSIGN_TESTS_CADDY=$venv/bin/caddy
     COUNTERSIGN_TESTS_ENVOY=$(echo "$venv"/lib/python3*/site-packages/envoy/_bin/envoy)
     COUNTERSIGN_TESTS_OPENSSL=$(find_command openssl)
-    COUNTERSIGN_TESTS_POSTGRES=$(postgres_programs)
     COUNTERSIGN_TESTS_FAKETIME=$(faketime_library)
     COUNTERSIGN_BIN=$target/debug/countersign
     export COUNTERSIGN_BIN
-    export COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL,POSTGRES,FAKETIME}
+    export COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL,FAKETIME}
     local tool
     for tool in buf cargo_deny \
         COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL,POSTGRES}; do

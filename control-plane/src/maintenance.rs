@@ -1,11 +1,7 @@
 //! `countersign store`: brings the tables of a PostgreSQL server to this version, looks whether it serves,
 //! and moves an embedded store there.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
@@ -114,10 +110,6 @@ pub async fn copy(
         "copied {rows} rows of {} tables; counts and hashes are the same in both. Start the control plane \
          with store.url now, with the KEK of {}",
         copied.len(),
-        shown(&from)
+        from.display()
     ))
-}
-
-fn shown(path: &Path) -> std::path::Display<'_> {
-    path.display()
 }

@@ -5,12 +5,12 @@ use std::{
     fmt::Write as _,
     fs,
     net::SocketAddr,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
+use countersign_control_plane::store::postgres::Programs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,7 +18,6 @@ use tempfile::TempDir;
 use crate::{
     http_get,
     ports::free_port,
-    postgres::{User, give, other_user},
     process::{Process, run},
     tools,
     wait::wait_until,
@@ -33,7 +32,7 @@ pub struct Patroni {
     nodes: Vec<Node>,
     _etcd: Process,
     _folder: TempDir,
-    user: Option<User>,
+    programs: Programs,
 }
 
 struct Node {
@@ -53,16 +52,15 @@ impl Patroni {
     pub fn start() -> Self {
         let prefix = format!("{}-patroni-", tools::run_mark());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
-        let user = other_user(folder.path());
-        give(folder.path(), user);
+        let programs = Programs::for_folder(folder.path()).expect("PostgreSQL's programs");
         let (client, peer) = (free_port(), free_port());
-        let etcd = start_etcd(folder.path(), user, client, peer);
-        let nodes = (1..=3).map(|number| start_node(folder.path(), user, number, client));
+        let etcd = start_etcd(folder.path(), &programs, client, peer);
+        let nodes = (1..=3).map(|number| start_node(folder.path(), &programs, number, client));
         let cluster = Self {
             nodes: nodes.collect(),
             _etcd: etcd,
             _folder: folder,
-            user,
+            programs,
         };
         cluster.wait_for_standby();
         cluster
@@ -142,7 +140,7 @@ impl Patroni {
     pub fn ask(&self, statement: &str) -> String {
         let primary = self.primary();
         let node = self.nodes.iter().find(|node| node.name == primary).unwrap();
-        let mut psql = Command::new(tools::postgres().join("psql"));
+        let mut psql = self.programs.command("psql");
         psql.args([
             "-X",
             "-q",
@@ -169,12 +167,11 @@ impl Drop for Patroni {
                 node.process.stop();
             }
         }
-        let _ = self.user;
     }
 }
 
-fn start_etcd(folder: &Path, user: Option<User>, client: u16, peer: u16) -> Process {
-    let mut etcd = as_user("etcd", user);
+fn start_etcd(folder: &Path, programs: &Programs, client: u16, peer: u16) -> Process {
+    let mut etcd = programs.other("etcd");
     let client = format!("http://127.0.0.1:{client}");
     let peer = format!("http://127.0.0.1:{peer}");
     etcd.arg("--data-dir").arg(folder.join("etcd"));
@@ -190,7 +187,7 @@ fn start_etcd(folder: &Path, user: Option<User>, client: u16, peer: u16) -> Proc
     Process::start(etcd, "etcd", folder)
 }
 
-fn start_node(folder: &Path, user: Option<User>, number: u32, etcd: u16) -> Node {
+fn start_node(folder: &Path, programs: &Programs, number: u32, etcd: u16) -> Node {
     let name = format!("node{number}");
     let (database, api) = (free_port(), free_port());
     let data = folder.join(&name);
@@ -212,7 +209,7 @@ postgresql:
   listen: '127.0.0.1:{database}'
   connect_address: '127.0.0.1:{database}'
   data_dir: {data}
-  bin_dir: {programs}
+  bin_dir: {bin_dir}
   pgpass: {folder}/{name}.pgpass
   pg_hba:
     - local all all trust
@@ -224,12 +221,12 @@ postgresql:
     replication: {{username: replicator}}
 ",
         data = data.display(),
-        programs = tools::postgres().display(),
+        bin_dir = programs.folder().display(),
         folder = folder.display(),
     );
     fs::write(&configuration, text).unwrap();
     fs::set_permissions(&configuration, fs::Permissions::from_mode(0o644)).unwrap();
-    let mut patroni = as_user("patroni", user);
+    let mut patroni = programs.other("patroni");
     patroni.arg(&configuration);
     Node {
         process: Process::start(patroni, &name, folder),
@@ -239,13 +236,4 @@ postgresql:
         api,
         alive: true,
     }
-}
-
-fn as_user(program: &str, user: Option<User>) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir("/").env("LC_ALL", "C.UTF-8");
-    if let Some((uid, gid)) = user {
-        command.gid(gid).uid(uid);
-    }
-    command
 }

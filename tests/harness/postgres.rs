@@ -4,14 +4,12 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _, chown},
-        process::CommandExt as _,
-    },
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use countersign_control_plane::store::postgres::Programs;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -23,16 +21,12 @@ use crate::{
     wait::{PATIENCE, wait_until},
 };
 
-/// A user and a group.
-pub(crate) type User = (u32, u32);
-
 /// A running server, with a database `countersign` and a user of the same name who owns it.
 pub struct Postgres {
     /// Before the folder: it has to stop before its files go.
     process: Process,
     folder: TempDir,
-    /// Whom it runs as: it refuses to run as root.
-    user: Option<User>,
+    programs: Programs,
     port: u16,
     ca_pem: String,
 }
@@ -47,8 +41,7 @@ impl Postgres {
     pub fn start() -> Self {
         let prefix = format!("{}-postgres-", tools::run_mark());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
-        let user = other_user(folder.path());
-        give(folder.path(), user);
+        let programs = Programs::for_folder(folder.path()).expect("PostgreSQL's programs");
         let authority = Authority::new("the database's authority");
         let leaf = authority.server(NOW);
         for (name, text) in [
@@ -59,25 +52,23 @@ impl Postgres {
             let path = folder.path().join(name);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            give(&path, user);
+            programs.give(&path).unwrap();
         }
         let data = folder.path().join("data");
-        let mut initdb = command(user, "initdb");
-        initdb.args(["--auth=scram-sha-256", "--username=countersign", "--pwfile"]);
-        initdb.arg(folder.path().join("password"));
-        let made = run(initdb.arg("--pgdata").arg(&data), b"");
-        assert!(made.status.success(), "initdb: {}", made.all());
+        let password = format!("--pwfile={}", folder.path().join("password").display());
+        let arguments = ["--auth=scram-sha-256", "--username=countersign", &password];
+        programs.make_cluster(&data, &arguments).unwrap();
         fs::write(
             data.join("pg_hba.conf"),
             "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n",
         )
         .unwrap();
         let port = free_port();
-        let process = serve(user, folder.path(), port);
+        let process = serve(&programs, folder.path(), port);
         let server = Self {
             process,
             folder,
-            user,
+            programs,
             port,
             ca_pem: authority.pem(),
         };
@@ -130,7 +121,7 @@ impl Postgres {
     }
 
     fn psql(&self, database: &str, statement: &str) -> Command {
-        let mut psql = command(self.user, "psql");
+        let mut psql = self.programs.command("psql");
         psql.args([
             "-X",
             "-q",
@@ -184,15 +175,12 @@ impl Postgres {
     /// starts it again.
     pub fn crash_and_restart(&mut self) {
         self.stop_at_once();
-        self.process = serve(self.user, self.folder.path(), self.port);
+        self.process = serve(&self.programs, self.folder.path(), self.port);
         self.wait_until_up();
     }
 
     fn stop_at_once(&mut self) {
-        let data = self.folder.path().join("data");
-        let mut stop = command(self.user, "pg_ctl");
-        stop.args(["stop", "--mode=immediate", "--pgdata"]);
-        run(stop.arg(data), b"");
+        self.programs.stop_at_once(&self.folder.path().join("data"));
         self.process.wait();
     }
 }
@@ -207,8 +195,8 @@ impl Drop for Postgres {
     }
 }
 
-fn serve(user: Option<User>, folder: &Path, port: u16) -> Process {
-    let mut server = command(user, "postgres");
+fn serve(programs: &Programs, folder: &Path, port: u16) -> Process {
+    let mut server = programs.command("postgres");
     server.arg("-D").arg(folder.join("data"));
     server.arg("-k").arg(folder);
     server.args(["-p", &port.to_string()]);
@@ -222,35 +210,6 @@ fn serve(user: Option<User>, folder: &Path, port: u16) -> Process {
         server.args(["-c", &setting]);
     }
     Process::start(server, "postgres", folder)
-}
-
-/// A program of PostgreSQL's, as its own user.
-fn command(user: Option<User>, program: &str) -> Command {
-    let mut command = Command::new(tools::postgres().join(program));
-    // Not in a folder that the user may not see.
-    command.current_dir("/").env("LC_ALL", "C.UTF-8");
-    if let Some((uid, gid)) = user {
-        command.gid(gid).uid(uid);
-    }
-    command
-}
-
-pub(crate) fn give(path: &Path, user: Option<User>) {
-    if let Some((uid, gid)) = user {
-        chown(path, Some(uid), Some(gid)).expect("giving a file away");
-    }
-}
-
-/// The user that Debian's package made, if this is root.
-pub(crate) fn other_user(ours: &Path) -> Option<User> {
-    if ours.metadata().unwrap().uid() != 0 {
-        return None;
-    }
-    let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    let line = passwd.lines().find(|line| line.starts_with("postgres:"));
-    let line = line.expect("the user postgres, of Debian's package");
-    let mut ids = line.split(':').skip(2).map(|id| id.parse().unwrap());
-    Some((ids.next().unwrap(), ids.next().unwrap()))
 }
 
 /// The processes that a process has started.

@@ -48,11 +48,6 @@ pub fn envoy() -> PathBuf {
     path("COUNTERSIGN_TESTS_ENVOY")
 }
 
-/// The folder of PostgreSQL's programs.
-pub fn postgres() -> PathBuf {
-    path("COUNTERSIGN_TESTS_POSTGRES")
-}
-
 /// The library that gives a process another time.
 pub fn faketime() -> PathBuf {
     path("COUNTERSIGN_TESTS_FAKETIME")

@@ -3,7 +3,7 @@
 //! wire between a control plane and the database, the wire between an agent and its control plane. Nothing
 //! that was accepted is lost, nothing is settled twice, and the audit log stays one chain.
 
-use std::{fs, thread, time::Duration};
+use std::fs;
 
 use countersign_tests::{
     agent::Agent,
@@ -24,6 +24,12 @@ fn cluster(story: &str, database: &Postgres, count: usize) -> Cluster {
     let folder = Folder::new(story);
     let toml = format!("{SETTINGS}{}", database.settings(&folder));
     Cluster::new(folder, &vec![toml; count])
+}
+
+/// What a control plane says of itself.
+fn ready(plane: &ControlPlane) -> Option<u16> {
+    let answer = http_get::get(plane.listeners().http, "/readyz");
+    answer.map(|answer| answer.status).ok()
 }
 
 /// Waits until so many more are accepted.
@@ -119,10 +125,6 @@ fn a_database_that_crashes_or_hangs_loses_nothing() {
     accepts(&steady, 100);
 
     database.pause();
-    let ready = |plane: &ControlPlane| {
-        let answer = http_get::get(plane.listeners().http, "/readyz");
-        answer.map(|answer| answer.status).ok()
-    };
     // Longer than callers wait for an answer: they are told so, and may try again.
     let request = json!({"destination": two.destination, "payload": "e30="});
     let refused = two
@@ -163,7 +165,9 @@ fn one_that_is_cut_off_from_the_database_keeps_its_agents_and_comes_back() {
         wire.set(fault);
         steady.connect_to(two.plane(1).listeners().api);
         accepts(&steady, 150);
-        thread::park_timeout(Duration::from_secs(3));
+        wait_for("it to feel that", DEADLINE, || {
+            ready(&two.first.control_plane) == Some(503)
+        });
         wire.set(Wire::Whole);
         steady.connect_to(two.plane(0).listeners().api);
         accepts(&steady, 150);
@@ -190,7 +194,7 @@ fn an_agent_that_is_cut_off_from_its_control_plane_goes_to_another() {
     let wire = FaultProxy::start(two.plane(0).listeners().agents);
     let other = two.plane(1).agents_url();
     let urls = [format!("https://{}", wire.address()), other];
-    let agent = two.agent_of("edge-1", &urls);
+    let _agent = two.agent_of("edge-1", &urls);
     let steady = Steady::start(&two.first.control_plane, &two.destination, 50);
     two.has_arrived(50);
     // Wherever it began, it has been at the first after this.
@@ -208,5 +212,4 @@ fn an_agent_that_is_cut_off_from_its_control_plane_goes_to_another() {
     steady.stop();
     two.has_arrived(steady.accepted());
     two.assert_all_settled(|statement| database.ask(statement));
-    drop(agent);
 }

@@ -1,5 +1,5 @@
 //! The control planes that an agent can be served by: all of one installation. It stays with one until
-//! that fails it.
+//! that fails it, or for long.
 
 use std::{
     fmt,

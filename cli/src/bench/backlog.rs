@@ -20,12 +20,11 @@ use super::{
     measure::start_load,
     pace::Kind,
     parts::Parts,
-    process::Usage,
     receiver::DELIVERIES,
     settled::Metrics,
     setup::{self, Prepared},
 };
-use crate::local::{children, commands, directory::listeners};
+use crate::local::{children, commands};
 
 /// Deliveries submitted in a second.
 const RATE: u32 = 20_000;
@@ -87,31 +86,18 @@ pub(crate) async fn run(parts: &mut Parts, options: &Options) -> Result<Report, 
     let destinations = destinations(parts, &prepared, options).await?;
     let agent = enroll(parts, &prepared).await?;
     let pending = fill(parts, &prepared, destinations, options).await?;
-    let peak_rss_bytes = usage(parts)?.peak_rss;
+    let peak_rss_bytes = parts.control_plane_usage()?.peak_rss;
     let path = parts.directory.control_plane().join("store.sqlite");
     let store_bytes = fs::metadata(path)
         .map(|file| file.len())
         .unwrap_or_default();
 
-    if let Some(child) = parts.control_plane.take() {
-        child.kill().await;
-    }
-    let started = Instant::now();
-    let addresses = prepared.addresses;
-    let arguments = commands::control_plane(&parts.directory, Some(addresses), None);
-    let child = parts.start("control plane", "control-plane", arguments)?;
-    let pid = child.pid().unwrap_or_default();
-    parts.control_plane = Some(child);
-    let root = parts.directory.control_plane();
-    let listens = parts.wait_for("the control plane to listen", PATIENCE, async |_| {
-        Ok(listeners(&root, pid))
-    });
-    listens.await?;
+    let started = setup::restart(parts, prepared.addresses, None).await?;
     let listening = started.elapsed();
     let arguments = commands::agent(&parts.directory, &agent);
     let child = parts.start("agent", "agent-1", arguments)?;
     parts.agents.push(child);
-    let metrics = Metrics::new([addresses.http])?;
+    let metrics = Metrics::new([prepared.addresses.http])?;
     let delivers = parts.wait_for("a first delivery", PATIENCE, async |_| {
         Ok((metrics.counters().await?.delivered > 0).then_some(()))
     });
@@ -126,14 +112,8 @@ pub(crate) async fn run(parts: &mut Parts, options: &Options) -> Result<Report, 
         store_bytes,
         listening_after_ms: listening.as_secs_f64() * 1e3,
         first_delivered_after_ms: first.as_secs_f64() * 1e3,
-        restarted_peak_rss_bytes: usage(parts)?.peak_rss,
+        restarted_peak_rss_bytes: parts.control_plane_usage()?.peak_rss,
     })
-}
-
-fn usage(parts: &Parts) -> Result<Usage, Failure> {
-    let child = parts.control_plane.as_ref();
-    let pid = child.and_then(children::Child::pid).unwrap_or_default();
-    Usage::of(pid).map_err(Failure::io("can't read what the processes have cost"))
 }
 
 async fn destinations(

@@ -3,15 +3,12 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _, chown},
-        process::CommandExt as _,
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Stdio},
     time::Duration,
 };
 
+use countersign_control_plane::store::postgres::Programs;
 use tempfile::TempDir;
 
 use super::{failure::Failure, process::Usage};
@@ -34,7 +31,7 @@ const SETTINGS: [&str; 4] = [
 #[derive(Debug)]
 pub(crate) struct Database {
     server: Child,
-    user: Option<(u32, u32)>,
+    programs: Programs,
     folder: TempDir,
 }
 
@@ -71,15 +68,10 @@ impl Database {
                 "the path of the temporary directory is too long for a socket in it: set a shorter TMPDIR",
             ));
         }
-        let user = other_user(folder.path())?;
-        if let Some((uid, gid)) = user {
-            chown(folder.path(), Some(uid), Some(gid))?;
-        }
+        let programs = Programs::for_folder(folder.path())?;
         let data = folder.path().join("data");
-        let mut initdb = command(user, "initdb")?;
-        initdb.args(["--auth=trust", "--username=countersign", "--pgdata"]);
-        succeeded(&initdb.arg(&data).output()?)?;
-        let mut server = command(user, "postgres")?;
+        programs.make_cluster(&data, &["--auth=trust", "--username=countersign"])?;
+        let mut server = programs.command("postgres");
         server.arg("-D").arg(&data).arg("-k").arg(folder.path());
         for setting in SETTINGS {
             server.args(["-c", setting]);
@@ -91,27 +83,25 @@ impl Database {
             .spawn()?;
         Ok(Self {
             server,
-            user,
+            programs,
             folder,
         })
     }
 
     fn answers(&self) -> bool {
-        let ask = || {
-            let mut psql = command(self.user, "psql")?;
-            psql.args([
-                "-q",
-                "-U",
-                "countersign",
-                "-d",
-                "postgres",
-                "-c",
-                "SELECT 1",
-                "-h",
-            ]);
-            succeeded(&psql.arg(self.folder.path()).output()?)
-        };
-        ask().is_ok()
+        let mut psql = self.programs.command("psql");
+        psql.args([
+            "-q",
+            "-U",
+            "countersign",
+            "-d",
+            "postgres",
+            "-c",
+            "SELECT 1",
+            "-h",
+        ]);
+        let asked = psql.arg(self.folder.path()).output();
+        asked.is_ok_and(|asked| asked.status.success())
     }
 
     /// The setting of a control plane that has its store there.
@@ -132,61 +122,8 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         // Nothing in it is needed any more.
-        if let Ok(mut stop) = command(self.user, "pg_ctl") {
-            stop.args(["stop", "--mode=immediate", "--pgdata"]);
-            let _ = stop.arg(self.folder.path().join("data")).output();
-        }
+        self.programs.stop_at_once(&self.folder.path().join("data"));
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
-}
-
-/// A program of the newest version that is installed.
-fn command(user: Option<(u32, u32)>, program: &str) -> io::Result<Command> {
-    let mut command = Command::new(programs()?.join(program));
-    // Not in a folder that the user may not see.
-    command.current_dir("/").env("LC_ALL", "C.UTF-8");
-    if let Some((uid, gid)) = user {
-        command.gid(gid).uid(uid);
-    }
-    Ok(command)
-}
-
-fn programs() -> io::Result<PathBuf> {
-    let mut found = Vec::new();
-    for version in fs::read_dir("/usr/lib/postgresql")? {
-        let path = version?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
-        found.extend(number.map(|number: u32| (number, path.join("bin"))));
-    }
-    let newest = found.into_iter().max().map(|(_, path)| path);
-    newest.ok_or_else(|| io::ErrorKind::NotFound.into())
-}
-
-fn succeeded(output: &Output) -> io::Result<()> {
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        )),
-    }
-}
-
-/// The server refuses to run as root: the user of the package, if this is root.
-fn other_user(ours: &Path) -> io::Result<Option<(u32, u32)>> {
-    if ours.metadata()?.uid() != 0 {
-        return Ok(None);
-    }
-    let passwd = fs::read_to_string("/etc/passwd")?;
-    let line = passwd
-        .lines()
-        .find_map(|line| line.strip_prefix("postgres:"));
-    let ids = line.and_then(|line| {
-        let mut fields = line.split(':').skip(1);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    });
-    let missing = || io::Error::other("there is no user postgres to run it as");
-    ids.map(Some).ok_or_else(missing)
 }

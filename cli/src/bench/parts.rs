@@ -138,6 +138,16 @@ impl Parts {
         Ok(())
     }
 
+    /// What the control plane has cost so far.
+    ///
+    /// # Errors
+    /// When `/proc` does not tell, as for a process that has ended.
+    pub(crate) fn control_plane_usage(&self) -> Result<Usage, Failure> {
+        let pid = self.control_plane.as_ref().and_then(Child::pid);
+        Usage::of(pid.unwrap_or_default())
+            .map_err(Failure::io("can't read what the processes have cost"))
+    }
+
     /// What they have cost so far.
     ///
     /// # Errors

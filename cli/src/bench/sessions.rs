@@ -46,12 +46,10 @@ use super::{
     machine::Machine,
     options::Store,
     parts::Parts,
-    process::Usage,
     setup::{self, Prepared},
 };
 use crate::local::{
-    children, commands,
-    directory::listeners,
+    commands,
     provision::{Administrator, Event},
 };
 
@@ -138,13 +136,14 @@ pub(crate) async fn run(parts: &mut Parts, options: &Options) -> Result<Report, 
     let all = options.count as usize;
     wait_for_all(parts, &connected, all).await?;
     parts.console.busy("idle sessions");
-    let before = usage(parts)?;
+    let before = parts.control_plane_usage()?;
     let began = Instant::now();
     tokio::time::sleep(Duration::from_secs(options.idle.into())).await;
-    let idle = usage(parts)?.since(before);
+    let idle = parts.control_plane_usage()?.since(before);
     let idle_cpu = idle.cpu.as_secs_f64() / began.elapsed().as_secs_f64();
 
-    let listening = restart(parts, &prepared, settings.as_deref()).await?;
+    setup::restart(parts, prepared.addresses, settings.as_deref()).await?;
+    let listening = Instant::now();
     let (ca_file, key_file) = (parts.directory.ca_file(), parts.directory.key_file());
     let client = commands::connect(prepared.addresses.api, &ca_file, &key_file).await?;
     let administrator = Administrator::new(client);
@@ -191,28 +190,6 @@ async fn destination(prepared: &Prepared) -> Result<String, Failure> {
     Ok(made.await?.0.name)
 }
 
-/// Kills the control plane and starts it again; answers with when it listens.
-async fn restart(
-    parts: &mut Parts,
-    prepared: &Prepared,
-    settings: Option<&Path>,
-) -> Result<Instant, Failure> {
-    if let Some(child) = parts.control_plane.take() {
-        child.kill().await;
-    }
-    let addresses = Some(prepared.addresses);
-    let arguments = commands::control_plane(&parts.directory, addresses, settings);
-    let child = parts.start("control plane", "control-plane", arguments)?;
-    let pid = child.pid().unwrap_or_default();
-    parts.control_plane = Some(child);
-    let root = parts.directory.control_plane();
-    let listens = parts.wait_for("the control plane to listen", PATIENCE, async |_| {
-        Ok(listeners(&root, pid))
-    });
-    listens.await?;
-    Ok(Instant::now())
-}
-
 async fn wait_for_all(
     parts: &mut Parts,
     connected: &AtomicUsize,
@@ -224,12 +201,6 @@ async fn wait_for_all(
         Ok((now >= all).then_some(()))
     });
     waiting.await
-}
-
-fn usage(parts: &Parts) -> Result<Usage, Failure> {
-    let child = parts.control_plane.as_ref();
-    let pid = child.and_then(children::Child::pid).unwrap_or_default();
-    Usage::of(pid).map_err(Failure::io("can't read what the processes have cost"))
 }
 
 /// One agent's session.

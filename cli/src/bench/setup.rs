@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use countersign_proto::v1;
@@ -223,24 +223,47 @@ async fn other_control_plane(
         .await
 }
 
+/// Kills the control plane, and starts it again where it was; it listens then. Answers with when it was
+/// started.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn restart(
+    parts: &mut Parts,
+    addresses: Addresses,
+    settings: Option<&Path>,
+) -> Result<Instant, Failure> {
+    if let Some(child) = parts.control_plane.take() {
+        child.kill().await;
+    }
+    let started = Instant::now();
+    run(parts, Some(addresses), settings).await?;
+    Ok(started)
+}
+
+/// Starts the control plane, and waits until it listens.
+async fn run(
+    parts: &mut Parts,
+    wanted: Option<Addresses>,
+    settings: Option<&Path>,
+) -> Result<Addresses, Failure> {
+    let arguments = commands::control_plane(&parts.directory, wanted, settings);
+    let child = parts.start("control plane", "control-plane", arguments)?;
+    let pid = child.pid().unwrap_or_default();
+    parts.control_plane = Some(child);
+    let root = parts.directory.control_plane();
+    let listens = parts.wait_for("the control plane to listen", PATIENCE, async |_| {
+        Ok(crate::local::directory::listeners(&root, pid))
+    });
+    listens.await
+}
+
 async fn control_plane(
     parts: &mut Parts,
     settings: Option<&Path>,
 ) -> Result<(Addresses, Administrator), Failure> {
-    let arguments = commands::control_plane(&parts.directory, None, settings);
-    let child = parts.start("control plane", "control-plane", arguments)?;
-    let pid = child.pid().unwrap_or_default();
-    parts.control_plane = Some(child);
-    let (root, ca_file, key_file) = (
-        parts.directory.control_plane(),
-        parts.directory.ca_file(),
-        parts.directory.key_file(),
-    );
-    let addresses = parts
-        .wait_for("the control plane to listen", PATIENCE, async |_| {
-            Ok(crate::local::directory::listeners(&root, pid))
-        })
-        .await?;
+    let addresses = run(parts, None, settings).await?;
+    let (ca_file, key_file) = (parts.directory.ca_file(), parts.directory.key_file());
     let client = commands::connect(addresses.api, &ca_file, &key_file).await?;
     Ok((addresses, Administrator::new(client)))
 }

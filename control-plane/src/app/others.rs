@@ -1,20 +1,26 @@
 //! The other control planes of the same store: what they say is done here too, and what happens here is
 //! said to them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use countersign_shared::time::{Clock as _, SteeredClock};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::ApiKeys,
-    dispatch::{Attach, Fleet, SAY_EVERY},
+    dispatch::{Attach, Fleet, SAY_EVERY, Session},
     signals::{Changes, News, Poke, Relay},
-    store::postgres::{Channel, Heard},
+    store::postgres::{Ahead, Channel, Heard},
 };
 
 /// How far the clocks may differ before that is put right.
 const NOISE_MICROS: i64 = 50_000;
+/// Between two sayings: under load there is always something to say, and each costs the server a
+/// transaction.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often everything is looked at, whether or not anybody said anything.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Speaks with the other control planes.
 pub(super) struct Others {
@@ -34,20 +40,32 @@ impl Others {
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Infallible> {
         self.relay.turn_on();
         let mut say = tokio::time::interval(SAY_EVERY);
+        let mut look = tokio::time::interval(LOOK);
+        let mut say_at = Instant::now();
         loop {
+            let news = async {
+                sleep_until(say_at).await;
+                self.relay.next().await
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                news = self.relay.next() => {
+                news = news => {
                     self.channel.say(news.iter().map(News::to_line).collect());
+                    say_at = Instant::now() + PAUSE;
                 }
-                _ = say.tick() => self.say_who_is_here(),
+                _ = say.tick() => {
+                    self.say_who_is_here();
+                    // A revoked key must not go on because a hint was lost.
+                    self.reload_keys().await;
+                }
+                _ = look.tick() => self.look_at_everything().await,
                 heard = self.channel.hear() => match heard {
                     Some(Heard::Line(line)) => match News::from_line(&line) {
                         Some(news) => self.heard(news).await,
                         None => tracing::debug!(line, "another control plane says what is not known here"),
                     },
                     Some(Heard::Clock(ahead)) => self.steer(ahead),
-                    Some(Heard::Missed) => self.missed().await,
+                    Some(Heard::Missed) => self.look_at_everything().await,
                     None => return Ok(()),
                 },
             }
@@ -55,14 +73,14 @@ impl Others {
     }
 
     /// What is within the noise of measuring is left as it is.
-    fn steer(&self, ahead: i64) {
-        let moved = ahead - self.clock.offset_micros();
-        if moved.abs() > NOISE_MICROS {
+    fn steer(&self, ahead: Ahead) {
+        let moved = ahead.micros - self.clock.offset_micros();
+        if moved.abs() > NOISE_MICROS.max(ahead.within) {
             tracing::info!(
-                ahead_ms = ahead / 1000,
+                ahead_ms = ahead.micros / 1000,
                 "the store's server has another time than this host: it is what counts here"
             );
-            self.clock.steer(ahead);
+            self.clock.steer(ahead.micros);
         }
     }
 
@@ -79,15 +97,13 @@ impl Others {
         let now = self.attach.clock.now();
         match news {
             News::Due(destination) => self.attach.wake.due(destination, now),
-            News::Changed(name) => {
+            News::Changed(name) => self.changes.heard(name),
+            News::Revoked(name) => {
                 for session in self.attach.sessions.all() {
-                    if session.bundle_generation(&name).is_some()
-                        && let Err(error) = self.fleet.remind(&session).await
-                    {
-                        tracing::warn!(agent = %session.agent, %error, "not told what to stop using");
+                    if session.bundle_generation(&name).is_some() {
+                        self.remind(&session).await;
                     }
                 }
-                self.changes.heard(name);
             }
             News::Agent(agent) => self.attach.look_again(&agent).await,
             News::Attached(agent) => self.attach.end_session(&agent),
@@ -102,15 +118,23 @@ impl Others {
         }
     }
 
-    /// Whatever was said in between is found in the store.
-    async fn missed(&self) {
+    /// Whatever was said in between, or got lost, is found in the store.
+    async fn look_at_everything(&self) {
         self.reload_keys().await;
         for session in self.attach.sessions.all() {
             self.attach.look_again(&session.agent).await;
+            self.remind(&session).await;
         }
         self.attach.wake.rescan();
         self.rotations.heard();
         self.lists.heard();
+    }
+
+    /// Tells an agent what it still has to stop using.
+    async fn remind(&self, session: &Session) {
+        if let Err(error) = self.fleet.remind(session).await {
+            tracing::warn!(agent = %session.agent, %error, "not told what to stop using");
+        }
     }
 
     async fn reload_keys(&self) {

@@ -85,7 +85,8 @@ fn is_local(config: &postgres::Config) -> bool {
         }
         postgres::config::Host::Unix(_) => true,
     };
-    config.get_hosts().iter().all(is_local)
+    let addresses = config.get_hostaddrs();
+    config.get_hosts().iter().all(is_local) && addresses.iter().all(IpAddr::is_loopback)
 }
 
 #[cfg(test)]
@@ -121,6 +122,10 @@ mod tests {
             ("url = 'mysql://x'", "is not the address"),
             ("url = 'postgres://u:hunter2@localhost/x'", "password_file"),
             ("url = 'postgres://u@db.example/x'", "store.ca_file"),
+            (
+                "url = 'postgres://u@localhost/x?hostaddr=192.0.2.1'",
+                "store.ca_file",
+            ),
             ("ca_file = '/etc/ca.pem'", "store.url"),
             (
                 "url = 'postgres://u@db.example/x?sslmode=disable'\nca_file = '/etc/ca.pem'",

@@ -42,6 +42,14 @@ impl Elsewhere {
             .remove(agent);
     }
 
+    /// Whether nobody was ever heard of.
+    pub fn is_empty(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
     /// Whether another control plane has this agent.
     pub fn has(&self, agent: &AgentName, now: Timestamp) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,7 @@ use crate::{
     bundles::BundleError,
     model::Destination,
     rotation::{Agents, Holding, ProbeError, Probed},
+    signals::News,
     store::StoreError,
 };
 
@@ -67,6 +68,10 @@ impl Fleet {
 
 #[async_trait]
 impl Agents for Fleet {
+    fn are_some_elsewhere(&self) -> bool {
+        !self.attach.sessions.elsewhere.is_empty()
+    }
+
     fn are_elsewhere(&self, destination: &Destination) -> bool {
         let (holding, others) = self.serving(destination);
         let region = destination.config.region.as_ref();
@@ -139,6 +144,7 @@ impl Agents for Fleet {
     }
 
     async fn revoke(&self, destination: &DestinationName, serials: &[String]) {
+        self.attach.wake.tell(News::Revoked(destination.clone()));
         for session in self.attach.sessions.all() {
             if session.bundle_generation(destination).is_some() {
                 let told = Control::Revoke(destination.clone(), serials.to_vec());

@@ -36,6 +36,11 @@ pub struct Probed {
 /// The connected agents.
 #[async_trait]
 pub trait Agents: Send + Sync {
+    /// Whether other control planes have agents at all.
+    fn are_some_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Whether those that may deliver to the destination are connected to other control planes only.
     fn are_elsewhere(&self, _destination: &Destination) -> bool {
         false

@@ -121,6 +121,9 @@ impl Rotations {
 
     /// Whether a control plane whose agents deliver to a destination carries its rotation on.
     async fn is_left_to_others(&self, name: &DestinationName) -> bool {
+        if !self.agents.are_some_elsewhere() {
+            return false;
+        }
         let destination = self.store.destination(name).await;
         destination.is_ok_and(|destination| self.agents.are_elsewhere(&destination))
     }

@@ -22,6 +22,8 @@ pub enum News {
     Due(DestinationKey),
     /// A destination changed or is gone.
     Changed(DestinationName),
+    /// Certificates of a destination must not be used any more.
+    Revoked(DestinationName),
     /// An agent was drained, suspended, evicted or resumed.
     Agent(AgentName),
     /// An agent has connected to the one that says so: sessions elsewhere are over.
@@ -42,6 +44,7 @@ impl News {
         match self {
             Self::Due(key) => format!("due {}", key.0),
             Self::Changed(name) => format!("changed {name}"),
+            Self::Revoked(name) => format!("revoked {name}"),
             Self::Agent(name) => format!("agent {name}"),
             Self::Attached(name) => format!("attached {name}"),
             Self::Here(name, None) => format!("here {name}"),
@@ -58,6 +61,7 @@ impl News {
         Some(match what {
             "due" => Self::Due(DestinationKey(whose.parse().ok()?)),
             "changed" => Self::Changed(whose.parse().ok()?),
+            "revoked" => Self::Revoked(whose.parse().ok()?),
             "agent" => Self::Agent(whose.parse().ok()?),
             "attached" => Self::Attached(whose.parse().ok()?),
             "here" => match whose.split_once(' ') {
@@ -116,6 +120,7 @@ mod tests {
         for news in [
             News::Due(DestinationKey(7)),
             News::Changed("accounts/a/destinations/b".parse().unwrap()),
+            News::Revoked("accounts/a/destinations/b".parse().unwrap()),
             News::Agent("agents/x".parse().unwrap()),
             News::Attached("agents/x".parse().unwrap()),
             News::Here("agents/x".parse().unwrap(), None),

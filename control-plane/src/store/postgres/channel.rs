@@ -23,6 +23,8 @@ use crate::store::{Result, StoreError};
 const NAME: &str = "countersign";
 /// The server takes less than 8000 bytes at once.
 const MOST: usize = 7000;
+/// How many sayings may wait for a slow server.
+const WAITING: usize = 64;
 /// How often the clocks are compared.
 const CLOCK: Duration = Duration::from_secs(10);
 /// How often the listening thread looks whether it is still wanted.
@@ -33,16 +35,25 @@ const LOOK: Duration = Duration::from_secs(1);
 pub enum Heard {
     /// A line that another control plane said.
     Line(String),
-    /// The server's clock is ahead of this host's by so many microseconds.
-    Clock(i64),
+    /// The server's clock was compared with this host's.
+    Clock(Ahead),
     /// Nobody knows what was said while the connection was broken.
     Missed,
+}
+
+/// How far the server's clock is ahead of this host's, as far as that can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// How far, in microseconds.
+    pub micros: i64,
+    /// It may be so many microseconds more or less: half of the time that the question took.
+    pub within: i64,
 }
 
 /// Speaks to the other control planes, and hears them. Its threads end when it is dropped.
 #[derive(Debug)]
 pub struct Channel {
-    said: std_mpsc::Sender<Vec<String>>,
+    said: std_mpsc::SyncSender<Vec<String>>,
     heard: mpsc::Receiver<Heard>,
 }
 
@@ -51,7 +62,7 @@ impl Channel {
     pub(super) fn open(options: &Arc<Options>, tasks: &Tasks) -> Result<Self> {
         // Tells our own lines from others'.
         let me = hex(&random::bytes::<8>());
-        let (said, to_say) = std_mpsc::channel();
+        let (said, to_say) = std_mpsc::sync_channel(WAITING);
         let (hear, heard) = mpsc::channel(1024);
         let start = |name, work: Box<dyn FnOnce() -> Result<()> + Send>| {
             let started = tasks.spawn_thread(name, OnFailure::StopProcess, work);
@@ -81,10 +92,11 @@ impl Channel {
         Ok(Self { said, heard })
     }
 
-    /// Says lines to the others; what can't be said is lost.
+    /// Says lines to the others. What can't be said now is lost: they look at the store now and then.
     pub fn say(&self, lines: Vec<String>) {
-        // The thread ends only with this.
-        let _ = self.said.send(lines);
+        if !lines.is_empty() && self.said.try_send(lines).is_err() {
+            tracing::debug!("other control planes were not told: the server is slow");
+        }
     }
 
     /// Waits for the next that is heard; `None` when the threads have ended.
@@ -97,23 +109,27 @@ fn speak(options: &Options, me: &str, to_say: &std_mpsc::Receiver<Vec<String>>) 
     let mut client = None;
     while let Ok(lines) = to_say.recv() {
         for text in texts(me, &lines) {
-            let said = say(&mut client, options, &text);
+            // A connection that broke since the last time is found out by speaking.
+            let mut said = say(&mut client, options, &text);
+            if said.is_err() {
+                said = say(&mut client, options, &text);
+            }
             if let Err(error) = said {
                 tracing::debug!(%error, "other control planes were not told");
-                client = None;
             }
         }
     }
 }
 
 fn say(client: &mut Option<postgres::Client>, options: &Options, text: &str) -> Result<()> {
-    let connected = match client.take() {
+    let mut connected = match client.take() {
         Some(connected) if !connected.is_closed() => connected,
         _ => options.connect()?,
     };
-    let connected = client.insert(connected);
     let said = connected.execute("SELECT pg_notify($1, $2)", &[&NAME, &text]);
     said.map_err(|error| store_error(&error))?;
+    // Only one that works is used again.
+    *client = Some(connected);
     Ok(())
 }
 
@@ -159,8 +175,8 @@ fn listen(options: &Options, me: &str, hear: &mpsc::Sender<Heard>) -> Result<()>
     Ok(())
 }
 
-/// How far the server's clock is ahead of this host's, in microseconds.
-pub(super) fn clock_ahead(client: &mut postgres::Client) -> Result<i64> {
+/// Compares the server's clock with this host's.
+pub(super) fn clock_ahead(client: &mut postgres::Client) -> Result<Ahead> {
     let before = SystemClock.now().as_unix_micros();
     let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let answer = client.query_one(question, &[]);
@@ -168,7 +184,11 @@ pub(super) fn clock_ahead(client: &mut postgres::Client) -> Result<i64> {
         .and_then(|row| row.try_get(0))
         .map_err(|error| store_error(&error))?;
     let after = SystemClock.now().as_unix_micros();
-    Ok(theirs - (before + (after - before) / 2))
+    let within = (after - before) / 2;
+    Ok(Ahead {
+        micros: theirs - (before + within),
+        within,
+    })
 }
 
 /// What others say within a second, or sooner if they say something.

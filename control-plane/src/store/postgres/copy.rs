@@ -13,7 +13,7 @@ use super::{
     schema,
     session::{self, Parameter, Session},
 };
-use crate::store::{Result, StoreError, sql::connection::Connection, sqlite};
+use crate::store::{Result, StoreError, sqlite};
 
 /// How many rows go at once.
 const BATCH: usize = 2000;
@@ -47,14 +47,11 @@ pub(super) fn copy(
 ) -> Result<Vec<Copied>> {
     let source = sqlite::look_into(path)?
         .ok_or_else(|| StoreError::NotFound(format!("a store at {}", path.display())))?;
-    let target = Connection::Postgres(Box::new(Session::new(Arc::clone(options))));
-    schema::migrate(&target)?;
-    let Connection::Postgres(session) = &target else {
-        return Err(StoreError::Corrupt("no server".to_owned()));
-    };
-    session.begin()?;
-    let copied = copy_all(&source, session, progress);
-    match copied {
+    let session = Session::new(Arc::clone(options));
+    schema::migrate(&session)?;
+    // Should the commit's answer get lost, a second try says whether it is there.
+    session.begin_unmarked()?;
+    match copy_all(&source, &session, progress) {
         Ok(copied) => session.commit().map(|()| copied),
         Err(error) => {
             session.roll_back();

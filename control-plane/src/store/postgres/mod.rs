@@ -9,6 +9,7 @@ mod channel;
 mod copy;
 mod dollars;
 mod options;
+mod programs;
 mod schema;
 pub(super) mod session;
 mod tls;
@@ -23,9 +24,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use countersign_shared::tasks::{self, Tasks};
 
-pub use self::channel::{Channel, Heard};
+pub use self::channel::{Ahead, Channel, Heard};
 pub use self::copy::Copied;
 pub use self::options::{Options, OptionsError};
+pub use self::programs::Programs;
 use self::session::Session;
 use super::{
     InstallationFacts, Result, StoreError,
@@ -41,6 +43,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many threads read.
 const READERS: usize = 4;
+/// Each start has a writer of its own. Nobody asks for a commit that is so old.
+const FORGET_WRITERS: &str = "DELETE FROM writers WHERE at < now() - interval '1 day'";
 /// How often to look for leases that other control planes gave and that have ended.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -60,8 +64,13 @@ impl PostgresStore {
     /// newer version.
     pub async fn open(options: Arc<Options>, tasks: &Tasks) -> Result<Self> {
         let migrating = Arc::clone(&options);
-        blocking(move || schema::migrate(&session(migrating))).await?;
-        let connect = || session(Arc::clone(&options));
+        blocking(move || {
+            let session = Session::new(migrating);
+            schema::migrate(&session)?;
+            session.batch(FORGET_WRITERS)
+        })
+        .await?;
+        let connect = || Connection::Postgres(Box::new(Session::new(Arc::clone(&options))));
         let (readers, reading) = Readers::start(READERS, || Ok(connect()), tasks)?;
         Ok(Self {
             writer: Writer::start(connect(), reading, tasks)?,
@@ -75,7 +84,7 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::open`]; nothing has changed then.
     pub async fn migrate(options: Arc<Options>) -> Result<(Option<i64>, i64)> {
-        let migrated = blocking(move || schema::migrate(&session(options))).await?;
+        let migrated = blocking(move || schema::migrate(&Session::new(options))).await?;
         let before = migrated.map(|before| before.version);
         let newest = schema::newest().version;
         Ok((before, newest.max(before.unwrap_or_default())))
@@ -89,12 +98,12 @@ impl PostgresStore {
         let facts = Self::look(Arc::clone(&options)).await?;
         let ahead = Self::clock_ahead(Arc::clone(&options)).await?;
         blocking(move || {
-            let connection = session(options);
-            connection.ready()?;
+            let session = Session::new(options);
+            session.ready()?;
             Ok(Inspection {
-                server: schema::server_version(&connection)?,
+                server: schema::server_version(&session)?,
                 clock_ahead_micros: ahead,
-                version: schema::version(&connection)?.map(|version| version.version),
+                version: schema::version(&session)?.map(|version| version.version),
                 newest: schema::newest().version,
                 installation: facts,
             })
@@ -128,7 +137,8 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn clock_ahead(options: Arc<Options>) -> Result<i64> {
-        blocking(move || channel::clock_ahead(&mut options.connect()?)).await
+        let measured = blocking(move || channel::clock_ahead(&mut options.connect()?)).await?;
+        Ok(measured.micros)
     }
 
     /// What is known of the installation before anything is changed; `None` when there is none yet.
@@ -137,19 +147,15 @@ impl PostgresStore {
     /// As [`PostgresStore::open`].
     pub async fn look(options: Arc<Options>) -> Result<Option<InstallationFacts>> {
         blocking(move || {
-            let connection = session(options);
-            connection.ready()?;
-            match schema::version(&connection)? {
-                Some(_) => sql::facts(&connection),
+            let session = Session::new(options);
+            session.ready()?;
+            match schema::version(&session)? {
+                Some(_) => sql::facts(&Connection::Postgres(Box::new(session))),
                 None => Ok(None),
             }
         })
         .await
     }
-}
-
-fn session(options: Arc<Options>) -> Connection {
-    Connection::Postgres(Box::new(Session::new(options)))
 }
 
 /// What a look at a server found.

@@ -5,10 +5,8 @@
 //! oldest version whose binaries can still serve beside it, so that control planes can be replaced one by
 //! one; a binary that is older than that does not start.
 
-use crate::store::{
-    Result, StoreError,
-    sql::connection::{Connection, Statement},
-};
+use super::session::{Row, Session, column};
+use crate::store::{Result, StoreError};
 
 /// One step.
 struct Step {
@@ -42,50 +40,48 @@ pub(super) fn newest() -> Version {
 }
 
 /// What the server says that it is.
-pub(super) fn server_version(connection: &Connection) -> Result<String> {
+pub(super) fn server_version(session: &Session) -> Result<String> {
     let query = "SELECT current_setting('server_version')";
-    let version: Option<String> = one(connection, query, |row| row.get(0))?;
+    let version = one(session, query, |row| column(row, 0))?;
     Ok(version.unwrap_or_default())
 }
 
 /// What is there; `None` in a database without a store.
-pub(super) fn version(connection: &Connection) -> Result<Option<Version>> {
+pub(super) fn version(session: &Session) -> Result<Option<Version>> {
     let query = "SELECT to_regclass('countersign.schema_version') IS NOT NULL";
-    let there: Option<bool> = one(connection, query, |row| row.get(0))?;
-    if there != Some(true) {
+    if one(session, query, |row| column(row, 0))? != Some(true) {
         return Ok(None);
     }
     let query = "SELECT version, beside FROM countersign.schema_version";
-    let read = |row: &crate::store::sql::connection::Row<'_>| {
+    one(session, query, |row| {
         Ok(Version {
-            version: row.get("version")?,
-            beside: row.get("beside")?,
+            version: column(row, 0)?,
+            beside: column(row, 1)?,
         })
-    };
-    one(connection, query, read)
+    })
 }
 
 fn one<T>(
-    connection: &Connection,
+    session: &Session,
     query: &str,
-    read: impl FnOnce(&crate::store::sql::connection::Row<'_>) -> rusqlite::Result<T>,
+    read: impl FnOnce(&Row) -> Result<T>,
 ) -> Result<Option<T>> {
-    Statement::new(connection, query)?.one([], read)
+    let rows = session.query_with(&session.prepare(query)?, &[])?;
+    rows.first().map(read).transpose()
 }
 
 /// Brings the tables to this binary's version; leaves newer ones that it can serve beside as they are.
 /// Answers with what was there before.
-pub(super) fn migrate(connection: &Connection) -> Result<Option<Version>> {
-    connection.ready()?;
-    let before = version(connection)?;
+pub(super) fn migrate(session: &Session) -> Result<Option<Version>> {
+    session.ready()?;
+    let before = version(session)?;
     check(before)?;
     if before.is_none_or(|before| before.version < newest().version) {
-        connection.begin()?;
-        let migrated = migrate_alone(connection);
-        match migrated {
-            Ok(()) => connection.commit()?,
+        session.begin_unmarked()?;
+        match migrate_alone(session) {
+            Ok(()) => session.commit()?,
             Err(error) => {
-                connection.roll_back();
+                session.roll_back();
                 return Err(error);
             }
         }
@@ -106,12 +102,12 @@ fn check(found: Option<Version>) -> Result<()> {
     }
 }
 
-fn migrate_alone(connection: &Connection) -> Result<()> {
+fn migrate_alone(session: &Session) -> Result<()> {
     // Somebody else may have been faster.
-    let found = version(connection)?;
+    let found = version(session)?;
     check(found)?;
     if found.is_none() {
-        connection.batch(
+        session.batch(
             "CREATE SCHEMA IF NOT EXISTS countersign;
              CREATE TABLE countersign.schema_version (
                  version BIGINT NOT NULL, beside BIGINT NOT NULL);
@@ -121,8 +117,8 @@ fn migrate_alone(connection: &Connection) -> Result<()> {
     let reached = found.map_or(0, |found| found.version);
     for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version > reached) {
         tracing::info!(version, "the store's tables are brought to this version");
-        connection.batch(step.statements)?;
-        connection.batch(&format!(
+        session.batch(step.statements)?;
+        session.batch(&format!(
             "UPDATE countersign.schema_version SET version = {version}, beside = {}",
             step.beside
         ))?;

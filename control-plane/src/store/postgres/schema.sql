@@ -368,6 +368,13 @@ CREATE TABLE audit_checkpoints (
     signature BYTEA NOT NULL
 );
 
+-- Which of its transactions each writer has committed last: what a lost answer is asked with.
+CREATE TABLE writers (
+    id   BYTEA PRIMARY KEY,
+    turn BIGINT NOT NULL,
+    at   TIMESTAMPTZ NOT NULL
+) WITH (fillfactor = 10);
+
 -- The smaller and the larger of two numbers, by the names that SQLite gives them.
 CREATE FUNCTION min(a BIGINT, b BIGINT) RETURNS BIGINT
     LANGUAGE SQL IMMUTABLE STRICT PARALLEL SAFE RETURN CASE WHEN a < b THEN a ELSE b END;

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::{BufMut as _, BytesMut};
 use postgres::{
-    Client, SimpleQueryMessage,
+    Client,
     error::SqlState,
     types::{FromSql as FromPostgres, IsNull, ToSql as ToPostgres, Type, to_sql_checked},
 };
@@ -24,7 +24,13 @@ use rusqlite::{
     types::{FromSql, ToSqlOutput, ValueRef},
 };
 
-use super::{dollars::with_dollars, options::Options, unknown};
+use countersign_shared::random;
+
+use super::{
+    dollars::with_dollars,
+    options::Options,
+    unknown::{self, Turn},
+};
 use crate::store::{Result, StoreError};
 
 pub(in crate::store) use postgres::Row;
@@ -37,7 +43,7 @@ impl Index for &str {}
 
 /// "Csgn" and a number: what writing holds. A lock of the database, so that several stores on one server
 /// do not know of each other.
-const WRITING: i64 = 0x4373_676e_0000_0001;
+pub(super) const WRITING: i64 = 0x4373_676e_0000_0001;
 
 /// A statement that the server knows.
 #[derive(Clone)]
@@ -55,8 +61,10 @@ pub(in crate::store) struct Session {
     changes: Cell<u64>,
     /// The transaction that is under way has failed: the server takes nothing more in it.
     failed: Cell<bool>,
-    /// The number of the transaction that is under way.
-    transaction: Cell<Option<u64>>,
+    /// Its newest transaction that leaves a mark.
+    turn: Cell<Turn>,
+    /// The transaction that is under way is that one.
+    marked: Cell<bool>,
 }
 
 impl Session {
@@ -67,7 +75,11 @@ impl Session {
             statements: RefCell::default(),
             changes: Cell::default(),
             failed: Cell::default(),
-            transaction: Cell::default(),
+            turn: Cell::new(Turn {
+                writer: random::bytes(),
+                turn: 0,
+            }),
+            marked: Cell::default(),
         }
     }
 
@@ -75,10 +87,10 @@ impl Session {
         self.changes.get()
     }
 
-    /// The number of the transaction that is under way.
+    /// Its newest transaction that leaves a mark.
     #[cfg(test)]
-    pub(super) fn transaction(&self) -> Option<u64> {
-        self.transaction.get()
+    pub(super) fn turn(&self) -> Turn {
+        self.turn.get()
     }
 
     /// Connects, unless it is connected.
@@ -103,6 +115,11 @@ impl Session {
         };
         work(client).map_err(|error| {
             self.failed.set(true);
+            if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) {
+                // A newer version beside this one has changed a table: what is prepared for the old one is
+                // worth nothing ("cached plan must not change result type").
+                self.statements.borrow_mut().clear();
+            }
             store_error(&error)
         })
     }
@@ -171,22 +188,40 @@ impl Session {
         Ok(())
     }
 
-    /// Begins a transaction that writes, when no other does.
+    /// Begins a transaction that writes, when no other does, and leaves its mark, so that it can be asked
+    /// for.
     pub(in crate::store) fn begin(&self) -> Result<()> {
+        let last = self.turn.get();
+        let turn = Turn {
+            turn: last.turn + 1,
+            ..last
+        };
+        self.begin_with(&turn.mark())?;
+        self.turn.set(turn);
+        self.marked.set(true);
+        Ok(())
+    }
+
+    /// As [`Session::begin`], before there is a table for the mark.
+    pub(super) fn begin_unmarked(&self) -> Result<()> {
+        self.begin_with("")
+    }
+
+    fn begin_with(&self, statement: &str) -> Result<()> {
         self.ready()?;
         self.failed.set(false);
-        let begin = format!(
-            "BEGIN; SELECT pg_advisory_xact_lock({WRITING}); SELECT pg_current_xact_id()::text"
-        );
-        let answer = self.with(|client| client.simple_query(&begin));
-        let answer = answer.inspect_err(|_| self.roll_back())?;
-        self.transaction.set(last_number(&answer));
-        Ok(())
+        self.marked.set(false);
+        let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({WRITING}); {statement}");
+        self.batch(&begin).inspect_err(|_| self.roll_back())
+    }
+
+    /// What failed was taken back to a savepoint: the transaction goes on.
+    pub(in crate::store) fn mended(&self) {
+        self.failed.set(false);
     }
 
     /// Commits. An answer that got lost is asked for.
     pub(in crate::store) fn commit(&self) -> Result<()> {
-        let transaction = self.transaction.take();
         // The server would take such a transaction back, and call that a success.
         if self.failed.get() {
             return Err(StoreError::Unavailable(
@@ -200,18 +235,16 @@ impl Session {
             };
             client.batch_execute("COMMIT")
         };
-        match (committed, transaction) {
-            (Ok(()), _) => Ok(()),
-            (Err(error), Some(transaction)) if is_unknown(&error) => {
-                unknown::resolve(&self.options, transaction, &store_error(&error))
+        match committed {
+            Err(error) if self.marked.get() && is_unknown(&error) => {
+                unknown::resolve(&self.options, self.turn.get(), &store_error(&error))
             }
-            (Err(error), _) => Err(store_error(&error)),
+            committed => committed.map_err(|error| store_error(&error)),
         }
     }
 
     /// Takes back what is not committed.
     pub(in crate::store) fn roll_back(&self) {
-        self.transaction.set(None);
         // What is connected no more has been taken back by the server.
         let _ = self.batch("ROLLBACK");
     }
@@ -233,14 +266,6 @@ fn is_unknown(error: &postgres::Error) -> bool {
         Some(error) => error.severity() != "ERROR",
         None => true,
     }
-}
-
-fn last_number(answer: &[SimpleQueryMessage]) -> Option<u64> {
-    let rows = answer.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    rows.last()?.parse().ok()
 }
 
 /// What the server says, in ours: what can pass is unavailable, what can't is corrupt.

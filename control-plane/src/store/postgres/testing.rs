@@ -2,18 +2,14 @@
 
 use std::{
     fs,
-    os::unix::{
-        fs::{MetadataExt as _, chown},
-        process::CommandExt as _,
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Child, Stdio},
     sync::Arc,
 };
 
 use countersign_shared::tasks::{self, Tasks};
 
-use super::{Options, PostgresStore};
+use super::{Options, PostgresStore, Programs};
 
 /// How long a server may take to start.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -21,8 +17,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 /// A running server.
 pub(in crate::store) struct Server {
     folder: tempfile::TempDir,
-    /// Whom it runs as: it refuses to run as root.
-    user: Option<(u32, u32)>,
+    programs: Programs,
     child: Child,
 }
 
@@ -30,24 +25,14 @@ impl Server {
     /// Makes a cluster and starts it.
     pub(in crate::store) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let user = other_user(folder.path());
-        if let Some((uid, gid)) = user {
-            chown(folder.path(), Some(uid), Some(gid)).unwrap();
-        }
+        let programs = Programs::for_folder(folder.path()).unwrap();
         let data = folder.path().join("data");
-        let mut initdb = command(user, "initdb");
-        initdb.args([
-            "--auth=trust",
-            "--username=postgres",
-            "--no-sync",
-            "--pgdata",
-        ]);
-        let made = initdb.arg(&data).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let child = run(user, folder.path());
+        let arguments = ["--auth=trust", "--username=postgres", "--no-sync"];
+        programs.make_cluster(&data, &arguments).unwrap();
+        let child = run(&programs, folder.path());
         let server = Self {
             folder,
-            user,
+            programs,
             child,
         };
         server.wait().await;
@@ -76,13 +61,6 @@ impl Server {
         Arc::new(Options::new(config, None))
     }
 
-    fn stop(&mut self) {
-        let mut stop = command(self.user, "pg_ctl");
-        stop.args(["stop", "--mode=immediate", "--pgdata"]);
-        let _ = stop.arg(self.folder.path().join("data")).output();
-        let _ = self.child.wait();
-    }
-
     async fn wait(&self) {
         let options = self.options();
         let connected = tasks::blocking(move || {
@@ -98,52 +76,20 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
+        self.programs.stop_at_once(&self.folder.path().join("data"));
+        let _ = self.child.wait();
     }
 }
 
-fn run(user: Option<(u32, u32)>, folder: &Path) -> Child {
-    let mut server = command(user, "postgres");
+fn run(programs: &Programs, folder: &Path) -> Child {
+    let mut server = programs.command("postgres");
     server.arg("-D").arg(folder.join("data"));
     server.arg("-k").arg(folder);
     server.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-    let log = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"));
+    let log = fs::File::create(folder.join("log")).unwrap();
     server
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log.unwrap());
+        .stderr(log);
     server.spawn().unwrap()
-}
-
-/// A program of the newest version that is installed.
-fn command(user: Option<(u32, u32)>, program: &str) -> Command {
-    let versions = fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql");
-    let newest: Option<PathBuf> = versions.map(|version| version.unwrap().path()).max();
-    let mut command = Command::new(newest.unwrap().join("bin").join(program));
-    // Not in a folder that the user may not see.
-    command
-        .current_dir("/")
-        .env_clear()
-        .env("LC_ALL", "C.UTF-8");
-    if let Some((uid, gid)) = user {
-        command.gid(gid).uid(uid);
-    }
-    command
-}
-
-/// The user that Debian's package made, if this is root.
-fn other_user(ours: &Path) -> Option<(u32, u32)> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    if ours.metadata().unwrap().uid() != 0 {
-        return None;
-    }
-    let line = passwd
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .unwrap();
-    let mut ids = line.split(':').skip(2).map(|id| id.parse().unwrap());
-    Some((ids.next().unwrap(), ids.next().unwrap()))
 }

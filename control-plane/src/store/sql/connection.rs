@@ -91,6 +91,13 @@ impl Connection {
         }
     }
 
+    /// A statement that failed was taken back to a savepoint: the transaction is as good as before.
+    pub(in crate::store) fn mended(&self) {
+        if let Self::Postgres(session) = self {
+            session.mended();
+        }
+    }
+
     /// Runs statements without values.
     pub(in crate::store) fn batch(&self, statements: &str) -> Result<()> {
         match self {

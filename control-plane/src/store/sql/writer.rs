@@ -271,6 +271,7 @@ fn in_savepoint<T>(
     let result = work(connection);
     if result.is_err() {
         execute(connection, "ROLLBACK TO work", [])?;
+        connection.mended();
     }
     execute(connection, "RELEASE work", [])?;
     result
