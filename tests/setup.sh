@@ -148,7 +148,7 @@ setup() {
     export COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL,FAKETIME}
     local tool
     for tool in buf cargo_deny \
-        COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL,POSTGRES}; do
+        COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL}; do
         [ -x "${!tool}" ] || fail "$tool is not at '${!tool}'; remove $venv and $node, then run again"
     done
 }

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::{Args, value_parser};
