@@ -1,12 +1,7 @@
 //! `countersign bench backlog`: deliveries are accepted while no agent is there; then the control plane
 //! is killed and started again, an agent comes, and the first delivery goes out.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use clap::{Args, value_parser};
 use countersign_proto::v1;

@@ -4,7 +4,6 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use countersign_shared::time::{Clock as _, SteeredClock};
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,9 +15,6 @@ use crate::{
 
 /// How far the clocks may differ before that is put right.
 const NOISE_MICROS: i64 = 50_000;
-/// Between two sayings: under load there is always something to say, and each costs the server a
-/// transaction.
-const PAUSE: Duration = Duration::from_millis(10);
 /// How often everything is looked at, whether or not anybody said anything.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -41,17 +37,11 @@ impl Others {
         self.relay.turn_on();
         let mut say = tokio::time::interval(SAY_EVERY);
         let mut look = tokio::time::interval(LOOK);
-        let mut say_at = Instant::now();
         loop {
-            let news = async {
-                sleep_until(say_at).await;
-                self.relay.next().await
-            };
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                news = news => {
+                news = self.relay.next() => {
                     self.channel.say(news.iter().map(News::to_line).collect());
-                    say_at = Instant::now() + PAUSE;
                 }
                 _ = say.tick() => {
                     self.say_who_is_here();
