@@ -65,9 +65,12 @@ const SETTINGS: &str = "
     SET lock_timeout = '20s';
     SET idle_in_transaction_session_timeout = '30s';
     SET client_min_messages = 'warning';
-    -- What waits changes faster than statistics do: a plan that was right for an empty table stays.
+    -- Tables grow faster than statistics do, and a plan that was right for an empty one stays. Whatever may
+    -- be large is read along an index that has its order: not whole, and not sorted for a page of it.
     SET plan_cache_mode = 'force_generic_plan';
     SET enable_seqscan = off;
+    SET enable_bitmapscan = off;
+    SET enable_sort = off;
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
