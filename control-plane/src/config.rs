@@ -51,6 +51,8 @@ pub struct Config {
     pub kek: KekSource,
     /// Where the one before is, while it is being replaced.
     pub previous_kek: Option<KekSource>,
+    /// For how long it goes on with what it holds while the KEK's provider is away.
+    pub max_outage: Duration,
     /// The kind of key that the internal root gets at the first start.
     pub root_key: KeyAlgorithm,
     /// Where the internal root's key is, if it is in a token.
@@ -158,6 +160,7 @@ impl Config {
         let store = store::store(&mut reader);
         let kek = keys::kek(&mut reader);
         let previous_kek = keys::kek_before(&mut reader, kek.as_ref());
+        let max_outage = keys::max_outage(&mut reader);
         let lease = reader.seconds("delivery.lease_seconds", 2..=3600);
         let max_payload = reader.number("delivery.max_payload_bytes", 1..=MAX_PAYLOAD_BYTES);
         let backlog = backlog(&mut reader);
@@ -177,6 +180,7 @@ impl Config {
             Some(Self {
                 store,
                 previous_kek,
+                max_outage,
                 kek: kek.unwrap_or_else(|| KekSource::File(data_dir.join("kek"))),
                 data_dir,
                 trust_domain,

@@ -12,7 +12,7 @@
 //! 6. `auditing`, `bundles`, `ca`, `deliveries`, `rewrapping`
 //! 7. `crl`, `issuing`
 //! 8. `accounts`, `agents`, `alerts`, `bootstrap`, `destinations`, `http`
-//! 9. `maintenance`, `rotation`
+//! 9. `custody`, `maintenance`, `rotation`
 //! 10. `dispatch`
 //! 11. `api`
 //! 12. `listen`
@@ -33,6 +33,7 @@ pub mod ca;
 pub mod command;
 pub mod config;
 pub mod crl;
+pub mod custody;
 pub mod deliveries;
 pub mod destinations;
 pub mod dispatch;

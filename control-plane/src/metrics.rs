@@ -33,6 +33,8 @@ pub struct Metrics {
     pub backlog_bytes: Gauge,
     /// Agents with a live session.
     pub connected_agents: Gauge,
+    /// Whether the KEK's provider serves: 1 or 0.
+    pub kek_usable: Gauge,
     /// Failed authentications at the API.
     pub authentication_failures: Counter,
     /// Calls that their principal may not make.
@@ -144,6 +146,11 @@ impl Metrics {
             "limited_calls",
             "Calls of the API beyond their caller's rate limit",
             &self.limited_calls,
+        );
+        registry.register(
+            "kek_usable",
+            "Whether the provider of the key-encryption key serves: 1 or 0",
+            self.kek_usable.clone(),
         );
         registry.register(
             "attempts",

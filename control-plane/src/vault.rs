@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use bytes::Bytes;
@@ -20,8 +20,10 @@ use countersign_shared::{
     seal::{KEY_LENGTH, OVERHEAD, SealError, SealingKey},
     secret::SecretBytes,
     signature::ed25519::SigningKey,
+    time::Timestamp,
 };
 use thiserror::Error;
+use tokio::sync::OnceCell;
 
 use crate::{
     kek::{KekError, KekProvider},
@@ -32,7 +34,8 @@ use crate::{
 /// Scope of what belongs to no account.
 pub const INSTALLATION: &str = "installation";
 
-/// Data keys that are kept in memory at most; beyond that all are dropped and fetched again.
+/// Data keys that are kept in memory at most; beyond that some are dropped, and unwrapped again when they are
+/// needed.
 const CACHED_SCOPES: usize = 10_000;
 
 /// Format of a sealed secret: its first byte.
@@ -47,9 +50,26 @@ pub enum VaultError {
     /// The data key could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The KEK's provider has not served for too long.
+    #[error(
+        "the KEK's provider has not served since {0}, which is longer than kek.max_outage_seconds: nothing is \
+         sealed or opened until it does"
+    )]
+    Closed(Timestamp),
     /// The blob is altered, or another record's.
     #[error("{0}: {1}")]
     Seal(String, SealError),
+}
+
+impl VaultError {
+    /// Whether the KEK's provider is at fault, which passes.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Kek(error) => error.is_outage(),
+            Self::Closed(_) => true,
+            Self::Store(_) | Self::Seal(..) => false,
+        }
+    }
 }
 
 /// What a sealed secret belongs to: a blob opens for this record only.
@@ -79,14 +99,19 @@ impl fmt::Display for Record<'_> {
     }
 }
 
-/// Seals and opens. Data keys are unwrapped once and kept in memory.
+/// Seals and opens. Data keys are unwrapped once and kept in memory, also while the KEK's provider is away.
 #[derive(Debug)]
 pub struct Vault {
     kek: Arc<dyn KekProvider>,
     /// The one before, while data keys are wrapped by it.
     previous: Option<Arc<dyn KekProvider>>,
-    scopes: RwLock<HashMap<String, Arc<ScopeKey>>>,
+    /// A cell is filled by one for all who wait for it.
+    scopes: RwLock<HashMap<String, Cell>>,
+    /// Since when the KEK's provider has not served, once that is too long.
+    closed: RwLock<Option<Timestamp>>,
 }
+
+type Cell = Arc<OnceCell<Arc<ScopeKey>>>;
 
 impl Vault {
     /// A vault over this KEK.
@@ -100,7 +125,45 @@ impl Vault {
             kek,
             previous,
             scopes: RwLock::default(),
+            closed: RwLock::default(),
         }
+    }
+
+    /// Whether every KEK in use can still be used.
+    ///
+    /// # Errors
+    /// [`KekError`] of the first that can not.
+    pub async fn check(&self) -> Result<(), KekError> {
+        self.kek.check().await?;
+        match &self.previous {
+            Some(previous) => previous.check().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets every data key, and gives out none until [`Vault::reopen`]: the provider has not served since
+    /// then.
+    pub fn close(&self, since: Timestamp) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = Some(since);
+        self.cells_mut().clear();
+    }
+
+    /// Gives out data keys again.
+    pub fn reopen(&self) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether data keys are given out.
+    ///
+    /// # Errors
+    /// [`VaultError::Closed`].
+    pub fn is_open(&self) -> Result<(), VaultError> {
+        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
+        closed.map_or(Ok(()), |since| Err(VaultError::Closed(since)))
+    }
+
+    fn cells_mut(&self) -> RwLockWriteGuard<'_, HashMap<String, Cell>> {
+        self.scopes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which KEK wraps what is new.
@@ -134,6 +197,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Kek`].
     pub async fn new_scope(&self, scope: &str) -> Result<(DataKey, Arc<ScopeKey>), VaultError> {
+        self.is_open()?;
         let key = SealingKey::generate();
         let wrapped = self.kek.wrap(key.expose(), scope).await?;
         let data_key = DataKey {
@@ -153,26 +217,54 @@ impl Vault {
         store: &dyn InstallationStore,
         scope: &str,
     ) -> Result<Arc<ScopeKey>, VaultError> {
-        let cached = self
-            .scopes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(scope)
-            .cloned();
-        if let Some(key) = cached {
-            return Ok(key);
+        self.is_open()?;
+        let cell = self.cell(scope);
+        if let Some(key) = cell.get() {
+            return Ok(Arc::clone(key));
         }
-        let data_key = store.data_key(scope).await?;
-        let raw = self.unwrap(&data_key).await?;
-        let key = SealingKey::from_bytes(raw)
-            .map_err(|error| VaultError::Seal(format!("data key of {scope}"), error))?;
-        let key = Arc::new(ScopeKey(key));
-        let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
-        if scopes.len() >= CACHED_SCOPES {
-            scopes.clear();
+        // Boxed: it is rare, and who calls this is not to carry it along.
+        let key = Box::pin(self.fill(&cell, store, scope)).await;
+        if key.is_err() {
+            // What is not there takes no room.
+            let mut scopes = self.cells_mut();
+            if scopes.get(scope).is_some_and(|cell| !cell.initialized()) {
+                scopes.remove(scope);
+            }
         }
-        scopes.insert(scope.to_owned(), Arc::clone(&key));
-        Ok(key)
+        let key = key?;
+        self.is_open().map(|()| key)
+    }
+
+    async fn fill(
+        &self,
+        cell: &Cell,
+        store: &dyn InstallationStore,
+        scope: &str,
+    ) -> Result<Arc<ScopeKey>, VaultError> {
+        let key = cell.get_or_try_init(async || {
+            let data_key = store.data_key(scope).await?;
+            let raw = self.unwrap(&data_key).await?;
+            let key = SealingKey::from_bytes(raw)
+                .map_err(|error| VaultError::Seal(format!("data key of {scope}"), error))?;
+            Ok::<_, VaultError>(Arc::new(ScopeKey(key)))
+        });
+        key.await.cloned()
+    }
+
+    /// Where the key of a scope is, or will be.
+    fn cell(&self, scope: &str) -> Cell {
+        let scopes = self.scopes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = scopes.get(scope) {
+            return Arc::clone(cell);
+        }
+        drop(scopes);
+        let mut scopes = self.cells_mut();
+        if scopes.len() >= CACHED_SCOPES && !scopes.contains_key(scope) {
+            // Any one will do; all at once would be a storm of calls to the provider.
+            let any = scopes.keys().next().cloned();
+            any.and_then(|any| scopes.remove(&any));
+        }
+        Arc::clone(scopes.entry(scope.to_owned()).or_default())
     }
 
     /// The key of an account's scope.
@@ -189,8 +281,7 @@ impl Vault {
 
     /// Forgets the key of a scope that is gone.
     pub fn forget(&self, scope: &str) {
-        let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
-        scopes.remove(scope);
+        self.cells_mut().remove(scope);
     }
 }
 
@@ -268,7 +359,7 @@ impl ScopeKey {
 
 #[cfg(test)]
 mod tests {
-    use countersign_shared::{name::Id, random, time::Timestamp};
+    use countersign_shared::{name::Id, random};
 
     use super::*;
 

@@ -81,6 +81,11 @@ impl Reader {
         });
     }
 
+    /// How many mistakes there are so far.
+    pub fn mistakes(&self) -> usize {
+        self.mistakes.len()
+    }
+
     fn take(&mut self, setting: &'static str) -> Option<Value> {
         self.known.push(setting);
         self.table.remove(setting)

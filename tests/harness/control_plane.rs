@@ -13,7 +13,7 @@ use crate::{
     grpcurl::Grpcurl,
     ports::free_port,
     process::Process,
-    tools,
+    softhsm, tools,
     wait::{PATIENCE, wait_until},
 };
 
@@ -168,9 +168,6 @@ fn data_dir(work: &Path) -> PathBuf {
     work.join("control-plane")
 }
 
-/// SoftHSM's configuration in a story's folder, if the control plane is to have tokens.
-pub const SOFTHSM_CONF: &str = "softhsm2.conf";
-
 /// Variables of the control plane's environment in its folder, one in a line.
 pub const ENVIRONMENT: &str = "environment";
 
@@ -189,7 +186,7 @@ pub fn command(work: &Path, agents_port: u16, log_filter: &str) -> Command {
     command.args(["--listen-agents", &format!("127.0.0.1:{agents_port}")]);
     command.args(["--log-filter", log_filter]);
     // SoftHSM's library learns from the environment alone where its tokens are.
-    let tokens = work.join(SOFTHSM_CONF);
+    let tokens = work.join(softhsm::CONF);
     if tokens.exists() {
         command.env("SOFTHSM2_CONF", tokens);
     }

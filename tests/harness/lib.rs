@@ -12,9 +12,10 @@
 //! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`,
 //!    `fault_proxy`
 //! 2. `folder`, `process`, `floors`
-//! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`, `postgres`
-//! 4. `patroni`, `certificates`, `customer_ca`, `control_plane`, `receiver_script`
-//! 5. `nginx`, `gate`, `agent`, `client`, `receiver`
+//! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`, `postgres`,
+//!    `softhsm`
+//! 4. `moto`, `patroni`, `certificates`, `customer_ca`, `control_plane`, `receiver_script`
+//! 5. `bao`, `nginx`, `gate`, `agent`, `client`, `receiver`
 //! 6. `sender`, `steady`, `setting`
 //! 7. `cluster`
 
@@ -23,6 +24,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod bao;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
@@ -36,6 +38,7 @@ pub mod gate;
 pub mod grpcurl;
 pub mod http_get;
 pub mod issued;
+pub mod moto;
 pub mod nginx;
 pub mod openssl;
 pub mod patroni;
@@ -49,6 +52,7 @@ pub mod receivers;
 pub mod scanner;
 pub mod sender;
 pub mod setting;
+pub mod softhsm;
 pub mod sources;
 pub mod steady;
 pub mod times;

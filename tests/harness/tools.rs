@@ -48,6 +48,11 @@ pub fn envoy() -> PathBuf {
     path("COUNTERSIGN_TESTS_ENVOY")
 }
 
+/// OpenBao.
+pub fn bao() -> PathBuf {
+    path("COUNTERSIGN_TESTS_BAO")
+}
+
 /// The library that gives a process another time.
 pub fn faketime() -> PathBuf {
     path("COUNTERSIGN_TESTS_FAKETIME")

@@ -2,84 +2,26 @@
 //! go out, also after a restart and with the token's sessions gone; there is no key file; without the token
 //! a start says what is missing, and changes nothing.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use countersign_tests::{
     certificates::TestCertificate,
-    control_plane::{self, SOFTHSM_CONF},
+    control_plane,
     folder::Folder,
     ports::free_port,
     process::run,
     receiver::Receiver,
     setting::Setting,
+    softhsm::{self, PIN},
 };
-
-const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const PIN: &str = "a pin of sorts";
-
-fn with_tokens(folder: &Folder, program: &str, arguments: &[&str]) {
-    let mut command = Command::new(program);
-    command.env("SOFTHSM2_CONF", folder.join(SOFTHSM_CONF));
-    let finished = run(command.args(arguments), b"");
-    assert!(finished.status.success(), "{program}: {finished:?}");
-}
 
 /// A token with both keys; gives the control plane's configuration.
 fn make_token(folder: &Folder) -> String {
-    let tokens = folder.subfolder("tokens");
-    let conf = format!(
-        "directories.tokendir = {}\nlog.level = ERROR\n",
-        tokens.display()
-    );
-    fs::write(folder.join(SOFTHSM_CONF), conf).unwrap();
-    let initialize = [
-        "--init-token",
-        "--free",
-        "--label",
-        "bank",
-        "--so-pin",
-        "officer",
-        "--pin",
-        PIN,
-    ];
-    with_tokens(folder, "softhsm2-util", &initialize);
-    let login = [
-        "--module",
-        MODULE,
-        "--token-label",
-        "bank",
-        "--login",
-        "--pin",
-        PIN,
-    ];
-    let aes = [
-        "--keygen",
-        "--key-type",
-        "AES:32",
-        "--sensitive",
-        "--label",
-        "countersign-kek",
-    ];
-    with_tokens(folder, "pkcs11-tool", &[&login[..], &aes].concat());
-    let ec = [
-        "--keypairgen",
-        "--key-type",
-        "EC:prime256v1",
-        "--sensitive",
-        "--usage-sign",
-        "--label",
-        "countersign-root",
-    ];
-    with_tokens(folder, "pkcs11-tool", &[&login[..], &ec].concat());
-    let pin = folder.join("pin");
-    countersign_shared::files::create_private(&pin, format!("{PIN}\n").as_bytes()).unwrap();
-    let key = |table: &str, key: &str| {
-        let pin = pin.display();
-        format!(
-            "[{table}]\nmodule = '{MODULE}'\ntoken = 'bank'\nkey = '{key}'\npin_file = '{pin}'\n"
-        )
-    };
-    key("kek.token", "countersign-kek") + &key("certificates.root_token", "countersign-root")
+    softhsm::make_token(folder);
+    softhsm::make_aes_key(folder, "countersign-kek");
+    softhsm::make_ec_key(folder, "countersign-root");
+    softhsm::settings(folder, "kek.token", "countersign-kek")
+        + &softhsm::settings(folder, "certificates.root_token", "countersign-root")
 }
 
 #[test]

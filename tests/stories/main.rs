@@ -23,6 +23,7 @@ mod deliveries_follow_their_policy;
 mod dev_once_delivers;
 mod dev_story_rotation_fails_no_delivery;
 mod enrollment_tokens_work_once;
+mod every_kek_provider_keeps_the_same_promises;
 mod evicted_agents_get_nothing;
 mod faults_lose_nothing;
 mod first_delivery_through_nginx;

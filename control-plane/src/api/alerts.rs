@@ -199,6 +199,7 @@ fn cause_to_wire(cause: AlertCause) -> v1::AlertCause {
         AlertCause::DeliveriesDeadLettered => v1::AlertCause::DeliveriesDeadLettered,
         AlertCause::OrderingKeysBlocked => v1::AlertCause::OrderingKeysBlocked,
         AlertCause::AgentIdentityCloned => v1::AlertCause::AgentIdentityCloned,
+        AlertCause::KeyProviderAway => v1::AlertCause::KeyProviderAway,
     }
 }
 

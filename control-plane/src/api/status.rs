@@ -24,6 +24,8 @@ const DOMAIN: &str = "countersign";
 const NO_METADATA: [(String, String); 0] = [];
 /// When trying again can help.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When a key service may serve again.
+const KEY_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// When there may be room in a backlog again.
 const BACKLOG_RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -116,6 +118,12 @@ fn unavailable(message: &str) -> Status {
 pub(super) fn vault(error: VaultError) -> Status {
     match error {
         VaultError::Store(error) => store(error),
+        outage if outage.is_outage() => {
+            tracing::warn!(error = %outage, "no data key");
+            let text = "the key-encryption key can't be used now; the control plane's log says why";
+            let (code, reason) = (Code::Unavailable, "KEY_PROVIDER_UNAVAILABLE");
+            status_with_retry(code, reason, text.to_owned(), KEY_RETRY_AFTER)
+        }
         other => internal(&other),
     }
 }

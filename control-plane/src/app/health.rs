@@ -1,4 +1,4 @@
-//! Health (grpc.health.v1): SERVING only while the store answers. The authorities' keys are in memory
+//! Health (grpc.health.v1): SERVING only while the store answers and data keys can be used. The authorities' keys are in memory
 //! from the start on, so a control plane that runs can sign.
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +10,10 @@ use tonic_health::{
     server::{HealthReporter, health_reporter},
 };
 
-use crate::store::{Store, StoreError};
+use crate::{
+    store::{Store, StoreError},
+    vault::Vault,
+};
 
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -28,13 +31,22 @@ const SERVICES: &[&str] = &[
 /// Looks at the store every now and then and tells the health service.
 pub(super) struct Health {
     store: Arc<dyn Store>,
+    vault: Arc<Vault>,
     reporter: HealthReporter,
 }
 
 impl Health {
-    pub(super) fn new(store: Arc<dyn Store>) -> (Self, HealthServer<impl HealthService>) {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        vault: Arc<Vault>,
+    ) -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = health_reporter();
-        (Self { store, reporter }, service)
+        let health = Self {
+            store,
+            vault,
+            reporter,
+        };
+        (health, service)
     }
 
     pub(super) async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
@@ -49,7 +61,7 @@ impl Health {
             }
             let check = tokio::time::timeout(EVERY, self.store.check()).await;
             self.tell(match check {
-                Ok(Ok(())) => ServingStatus::Serving,
+                Ok(Ok(())) if self.vault.is_open().is_ok() => ServingStatus::Serving,
                 _ => ServingStatus::NotServing,
             })
             .await;

@@ -34,6 +34,7 @@ use crate::{
     bootstrap::{self, Opened, StartError},
     ca,
     config::Config,
+    custody::Custody,
     deliveries::{Recount, Release, Retention},
     dispatch::Dispatcher,
     http,
@@ -168,6 +169,7 @@ async fn start(
     let trust_domain: Arc<str> = config.trust_domain.as_str().into();
     let pages = http::Pages {
         store: Arc::clone(&opened.store),
+        vault: Arc::clone(&opened.vault),
         registry: Arc::new(metrics.registry()),
     };
     let pin = server_pin(opened)?;
@@ -223,6 +225,14 @@ async fn start(
     let ends = (Arc::clone(&settle.backlog), Arc::clone(&dead_letters));
     let flows = Arc::clone(&services.destinations.flows);
     let lease = config.lease;
+    let custody = Custody {
+        vault: Arc::clone(&opened.vault),
+        max_outage: config.max_outage,
+        alerts: services.alerts.alerts.clone(),
+        wake: Arc::clone(&attach.wake),
+        clock: Arc::clone(&clock),
+        metrics: metrics.clone(),
+    };
     let dispatcher = Dispatcher::new(attach, &changes, holds, flows, ends, metrics, lease);
     let observations = &services.session.settle.observations;
     let reconciler = Reconciler {
@@ -238,7 +248,8 @@ async fn start(
         observer: observations.observe(),
         dead_letters,
     };
-    let (health, health_service) = health::Health::new(Arc::clone(&opened.store));
+    let (health, health_service) =
+        health::Health::new(Arc::clone(&opened.store), Arc::clone(&opened.vault));
 
     let clients = Clients::load(&access.clients, access.calls_per_second)?;
     let api_tls = listen::tls_config(Arc::clone(&certificate), clients.authorities())?;
@@ -334,6 +345,11 @@ async fn start(
         "replacing the KEK",
         OnFailure::StopProcess,
         audit::scope(work, rewrapping.run(stop.clone())),
+    );
+    tasks.spawn(
+        "the KEK's provider",
+        OnFailure::StopProcess,
+        custody.run(stop.clone()),
     );
     tasks.spawn(
         "audit log",

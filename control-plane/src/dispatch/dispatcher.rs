@@ -209,7 +209,8 @@ impl Dispatcher {
     /// One batch: whether anything was leased.
     async fn round(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         let workers = self.workers();
-        if workers.is_empty() {
+        // Without data keys nothing can be handed over.
+        if workers.is_empty() || self.sender.vault.is_open().is_err() {
             return Ok(false);
         }
         let candidates = self.candidates(now).await?;

@@ -14,10 +14,13 @@ use axum::{
 };
 use prometheus_client::registry::Registry;
 
-use crate::{metrics, store::Store};
+use crate::{metrics, store::Store, vault::Vault};
 
 /// Said to whoever asks while nothing can be read.
 const STORE_SILENT: &str = "the store does not answer\n";
+
+/// Said while nothing can be sealed or opened.
+const KEK_SILENT: &str = "the provider of the key-encryption key does not serve\n";
 
 /// How long the store may take to show that it works.
 const READY_WITHIN: Duration = Duration::from_secs(2);
@@ -27,6 +30,8 @@ const READY_WITHIN: Duration = Duration::from_secs(2);
 pub struct Pages {
     /// The truth.
     pub store: Arc<dyn Store>,
+    /// Holds the data keys.
+    pub vault: Arc<Vault>,
     /// Everything that is measured.
     pub registry: Arc<Registry>,
 }
@@ -49,6 +54,9 @@ async fn metrics_page(State(pages): State<Pages>) -> Response {
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
+    if pages.vault.is_open().is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, KEK_SILENT).into_response();
+    }
     match tokio::time::timeout(READY_WITHIN, pages.store.check()).await {
         Ok(Ok(())) => "ok\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, STORE_SILENT).into_response(),

@@ -45,12 +45,20 @@ impl FileKek {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(path, &error)),
         };
-        let malformed = || KekError::Malformed(path.display().to_string(), PREFIX);
+        Self::parse(&content, &path.display().to_string()).map(Some)
+    }
+
+    /// From a file's content, which came from `place`.
+    ///
+    /// # Errors
+    /// [`KekError::Malformed`].
+    pub(super) fn parse(content: &SecretBytes, place: &str) -> Result<Self, KekError> {
+        let malformed = || KekError::Malformed(place.to_owned(), PREFIX);
         let text = std::str::from_utf8(content.expose()).map_err(|_| malformed())?;
         let encoded = text.trim().strip_prefix(PREFIX).ok_or_else(malformed)?;
         let raw = SecretBytes::from(STANDARD.decode(encoded).map_err(|_| malformed())?);
         let key = SealingKey::from_bytes(raw).map_err(|_| malformed())?;
-        Ok(Some(Self::of(key)))
+        Ok(Self::of(key))
     }
 
     fn of(key: SealingKey) -> Self {
@@ -76,6 +84,11 @@ impl KekProvider for FileKek {
 
     async fn unwrap(&self, wrapped: &[u8], context: &str) -> Result<SecretBytes, KekError> {
         Ok(self.key.open(wrapped, context.as_bytes())?)
+    }
+
+    /// The key is in memory: the file is needed at the next start only.
+    async fn check(&self) -> Result<(), KekError> {
+        Ok(())
     }
 }
 

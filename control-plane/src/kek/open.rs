@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{FileKek, KekError, KekProvider, Pkcs11Kek};
+use super::{
+    AwsKmsKek, AwsSecretKek, Breaker, FileKek, KekError, KekProvider, Pkcs11Kek, TransitKek,
+};
 use crate::model::KekSource;
 
 /// The KEK, and the one before while that is being replaced.
@@ -15,7 +17,7 @@ pub struct Opened {
 
 /// Opens the KEK, and the one before if that is configured. `needed` is the id of the one that the store
 /// was sealed with, `None` when there is no store yet. A file that is not there is made at the first start,
-/// and when the KEK is replaced; a key in a token is made by its operator.
+/// and when the KEK is replaced; a key elsewhere is made by its operator.
 ///
 /// # Errors
 /// [`KekError`]; nothing was changed then.
@@ -58,8 +60,16 @@ pub async fn open(
 async fn existing(source: &KekSource) -> Result<Option<Arc<dyn KekProvider>>, KekError> {
     Ok(match source {
         KekSource::File(path) => FileKek::read(path)?.map(|kek| Arc::new(kek) as _),
-        KekSource::Token(key) => Some(Arc::new(Pkcs11Kek::open(key.clone()).await?)),
+        KekSource::Token(key) => Some(distant(Pkcs11Kek::open(key.clone()).await?)),
+        KekSource::Transit(key) => Some(distant(TransitKek::open(key.clone()).await?)),
+        KekSource::AwsKms(key) => Some(distant(AwsKmsKek::open(key.clone()).await?)),
+        KekSource::AwsSecret(secret) => Some(distant(AwsSecretKek::open(secret.clone()).await?)),
     })
+}
+
+/// A provider that can be away.
+fn distant(kek: impl KekProvider + 'static) -> Arc<dyn KekProvider> {
+    Arc::new(Breaker::new(Arc::new(kek)))
 }
 
 fn missing(source: &KekSource, needed: &str) -> KekError {

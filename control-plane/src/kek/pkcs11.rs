@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use countersign_shared::{
     digest::{hex, sha256},
     random,
+    seal::SealError,
     secret::SecretBytes,
     tasks,
 };
 use cryptoki::mechanism::{Mechanism, aead::GcmParams};
 
-use super::{KekError, KekProvider};
+use super::{KekError, KekProvider, try_out, whose_fault};
 use crate::{
     model::TokenKey,
     pkcs11::{Kind, Token, TokenError},
@@ -71,16 +72,16 @@ impl KekProvider for Pkcs11Kek {
         .await
     }
 
-    async fn unwrap(&self, wrapped: &[u8], context: &str) -> Result<SecretBytes, KekError> {
-        let foreign = || TokenError::Failed("it was not wrapped by a key in a token".to_owned());
-        let (version, rest) = wrapped.split_first().ok_or_else(foreign)?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE>().ok_or_else(foreign)?;
+    async fn unwrap(&self, wrapped: &[u8], purpose: &str) -> Result<SecretBytes, KekError> {
+        let foreign = SealError::DoesNotOpen;
+        let (version, rest) = wrapped.split_first().ok_or(foreign)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE>().ok_or(foreign)?;
         if *version != VERSION {
-            return Err(foreign().into());
+            return Err(foreign.into());
         }
-        let (token, context) = (Arc::clone(&self.token), context.to_owned());
+        let (token, context) = (Arc::clone(&self.token), purpose.to_owned());
         let (mut nonce, sealed) = (*nonce, sealed.to_vec());
-        on_a_thread(move || {
+        let plain = on_a_thread(move || {
             token.with(|open| {
                 let gcm = GcmParams::new(&mut nonce, context.as_bytes(), TAG_BITS.into())?;
                 let mechanism = Mechanism::AesGcm(gcm);
@@ -88,7 +89,15 @@ impl KekProvider for Pkcs11Kek {
                 Ok(SecretBytes::from(plain))
             })
         })
-        .await
+        .await;
+        match plain {
+            Err(error) => Err(whose_fault(self, purpose, error).await),
+            plain => plain,
+        }
+    }
+
+    async fn check(&self) -> Result<(), KekError> {
+        try_out(self).await
     }
 }
 

@@ -35,6 +35,8 @@ pub enum AlertCause {
     OrderingKeysBlocked,
     /// Two agents have one identity.
     AgentIdentityCloned,
+    /// The KEK's provider does not serve.
+    KeyProviderAway,
 }
 
 impl AlertCause {
@@ -54,6 +56,7 @@ impl AlertCause {
         Self::DeliveriesDeadLettered,
         Self::OrderingKeysBlocked,
         Self::AgentIdentityCloned,
+        Self::KeyProviderAway,
     ];
 
     /// The cause as API, logs, metrics and the store write it.
@@ -73,6 +76,7 @@ impl AlertCause {
             Self::DeliveriesDeadLettered => "DELIVERIES_DEAD_LETTERED",
             Self::OrderingKeysBlocked => "ORDERING_KEYS_BLOCKED",
             Self::AgentIdentityCloned => "AGENT_IDENTITY_CLONED",
+            Self::KeyProviderAway => "KEY_PROVIDER_AWAY",
         }
     }
 

@@ -28,7 +28,7 @@ pub use delivery::{
     Followers, Grant, Leased, Load, NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled,
     Settlement, Snapshot,
 };
-pub use kek::KekSource;
+pub use kek::{AwsName, KekSource, TransitKey, TransitLogin};
 pub use policy::{
     Backoff, DEADLINE, DeliveryPolicy, FACTOR, MAX_RATE, MAX_RETRIES, RetryPolicy, SCHEDULE, WAIT,
     Waits,

@@ -18,7 +18,7 @@ use self::simulation::live;
 /// The whole of it: a thousand destinations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_year_of_a_thousand_destinations() {
-    live(1000, 20_261_124).await;
+    Box::pin(live(1000, 20_261_124)).await;
 }
 
 proptest! {

@@ -74,6 +74,10 @@ impl KekProvider for Reluctant {
         }
         self.kek.unwrap(wrapped, context).await
     }
+
+    async fn check(&self) -> Result<(), KekError> {
+        self.kek.check().await
+    }
 }
 
 /// Waits that let a year pass in few steps. What they are by default is `policy`'s to test.
