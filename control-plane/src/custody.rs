@@ -23,6 +23,8 @@ use crate::{
 /// How often the provider is asked while it serves, and while it does not.
 const LOOK: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// It is never asked without a pause.
+const LEAST: Duration = Duration::from_millis(200);
 /// How long it may take to answer.
 const WITHIN: Duration = Duration::from_secs(20);
 /// An outage that is shorter wakes nobody.
@@ -73,9 +75,10 @@ impl Custody {
         loop {
             let pause = match watch.standing {
                 Standing::Good => LOOK,
-                Standing::Away { .. } | Standing::Closed { .. } => LOOK_AGAIN,
+                Standing::Away { until, .. } => LOOK_AGAIN.min(until.since(self.clock.now())),
+                Standing::Closed { .. } => LOOK_AGAIN,
             };
-            let pause = pause.min(self.max_outage / 4);
+            let pause = pause.min(self.max_outage / 4).max(LEAST);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 // Several control planes do not ask in step.

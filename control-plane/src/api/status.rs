@@ -119,7 +119,8 @@ pub(super) fn vault(error: VaultError) -> Status {
     match error {
         VaultError::Store(error) => store(error),
         outage if outage.is_outage() => {
-            tracing::warn!(error = %outage, "no data key");
+            // The provider's failures are in the log already, and these can be many.
+            tracing::debug!(error = %outage, "no data key");
             let text = "the key-encryption key can't be used now; the control plane's log says why";
             let (code, reason) = (Code::Unavailable, "KEY_PROVIDER_UNAVAILABLE");
             status_with_retry(code, reason, text.to_owned(), KEY_RETRY_AFTER)

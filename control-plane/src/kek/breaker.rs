@@ -43,10 +43,14 @@ impl Breaker {
         }
     }
 
+    /// Notes, and logs, how it went: at most once in a while, unlike those who ask.
     fn note<T>(&self, result: Result<T, KekError>) -> Result<T, KekError> {
         let failure = match &result {
             Ok(_) => None,
-            Err(error) if error.is_outage() => Some((Instant::now(), error.to_string())),
+            Err(error) if error.is_outage() => {
+                tracing::warn!(%error, "the KEK's provider did not serve");
+                Some((Instant::now(), error.to_string()))
+            }
             // It did serve.
             Err(_) => None,
         };
