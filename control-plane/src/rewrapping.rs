@@ -1,12 +1,14 @@
 //! Replacing the KEK: every data key that is wrapped by the one before is wrapped anew, one after the other,
 //! while everything else goes on. Each says by which KEK it is wrapped, so that this can be interrupted at
 //! any point and goes on at the next start; the installation's KEK is the new one when none is left.
+//!
+//! When the KEK stays, but was rotated where it is, an operator has all of them wrapped by its newest version.
 
 use std::{sync::Arc, time::Duration};
 
 use countersign_shared::random;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::{sync::mpsc::Sender, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,14 +23,28 @@ const BACK_OFF: Duration = Duration::from_secs(5);
 
 /// Why it does not go on now.
 #[derive(Debug, Error)]
-enum RewrapError {
+pub enum RewrapError {
+    /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The KEK's provider did not serve, or a data key does not unwrap.
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
 
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Wrapped anew.
+    pub rewrapped: u64,
+    /// Of the newest version already.
+    pub current: u64,
+    /// How many there were at the beginning.
+    pub total: u64,
+}
+
 /// Wraps data keys anew.
+#[derive(Clone)]
 pub struct Rewrapping {
     /// Where they are.
     pub store: Arc<dyn Store>,
@@ -56,6 +72,37 @@ impl Rewrapping {
             }
         }
         Ok(())
+    }
+
+    /// Has every data key wrapped by the newest version of the KEK; tells after each page how far it is, and
+    /// stops when nobody wants to know.
+    ///
+    /// # Errors
+    /// [`RewrapError`]; what is done is done.
+    pub async fn anew(&self, tell: Sender<Progress>) -> Result<(), RewrapError> {
+        let counts = self.store.data_key_counts().await?;
+        let mut progress = Progress {
+            total: counts.iter().map(|(_, count)| count).sum(),
+            ..Progress::default()
+        };
+        let fresh = self.vault.fresh().await?;
+        let mut after = String::new();
+        loop {
+            let page = self.store.data_keys(&after, PAGE).await?;
+            for old in page.items {
+                after.clone_from(&old.scope);
+                if self.vault.is_newest(&old, &fresh) {
+                    progress.current += 1;
+                    continue;
+                }
+                let new = self.vault.rewrapped(&old).await?;
+                self.store.replace_data_key(old, new).await?;
+                progress.rewrapped += 1;
+            }
+            if tell.send(progress).await.is_err() || !page.more {
+                return Ok(());
+            }
+        }
     }
 
     async fn all(&self) -> Result<(), RewrapError> {

@@ -192,6 +192,20 @@ impl Vault {
         })
     }
 
+    /// Something that the present KEK wraps now, to compare with.
+    ///
+    /// # Errors
+    /// [`VaultError::Kek`].
+    pub async fn fresh(&self) -> Result<Vec<u8>, VaultError> {
+        let key = SealingKey::generate();
+        Ok(self.kek.wrap(key.expose(), INSTALLATION).await?)
+    }
+
+    /// Whether a data key is wrapped by the present KEK, by the version of it that has wrapped `fresh`.
+    pub fn is_newest(&self, key: &DataKey, fresh: &[u8]) -> bool {
+        key.kek_id == self.kek.id() && self.kek.is_of_version(&key.wrapped, fresh)
+    }
+
     /// A new data key for a scope, wrapped for the store. It is used once the store has it.
     ///
     /// # Errors

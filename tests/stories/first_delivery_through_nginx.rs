@@ -220,6 +220,7 @@ fn an_administrator_finds_the_way_by_reflection() {
         "countersign.v1.CertificateService",
         "countersign.v1.DeliveryService",
         "countersign.v1.DestinationService",
+        "countersign.v1.KeyEncryptionKeyService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

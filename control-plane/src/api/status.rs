@@ -14,6 +14,7 @@ use crate::{
     ca::CaError,
     deliveries::{Full, Scope, SubmitError},
     destinations::ReceiverConfigurationError,
+    rewrapping::RewrapError,
     store::StoreError,
     vault::VaultError,
 };
@@ -110,6 +111,13 @@ pub(super) fn store(error: StoreError) -> Status {
     }
 }
 
+/// What was under way goes no further here.
+pub(super) fn stopping() -> Status {
+    let text = "the control plane stops: call again";
+    let (code, reason) = (Code::Unavailable, "STOPPING");
+    status_with_retry(code, reason, text.to_owned(), RETRY_AFTER)
+}
+
 fn unavailable(message: &str) -> Status {
     let (code, reason) = (Code::Unavailable, "STORE_UNAVAILABLE");
     status_with_retry(code, reason, message.to_owned(), RETRY_AFTER)
@@ -126,6 +134,13 @@ pub(super) fn vault(error: VaultError) -> Status {
             status_with_retry(code, reason, text.to_owned(), KEY_RETRY_AFTER)
         }
         other => internal(&other),
+    }
+}
+
+pub(super) fn rewrap(error: RewrapError) -> Status {
+    match error {
+        RewrapError::Store(error) => store(error),
+        RewrapError::Vault(error) => vault(error),
     }
 }
 

@@ -15,6 +15,7 @@ use countersign_proto::{
         delivery_service_server::{self, DeliveryServiceServer},
         destination_service_server::{self, DestinationServiceServer},
         enrollment_service_server::EnrollmentServiceServer,
+        key_encryption_key_service_server::{self, KeyEncryptionKeyServiceServer},
     },
 };
 use countersign_shared::{tasks::Tasks, time::Clock};
@@ -29,7 +30,7 @@ use crate::{
     alerts::{Alerts, Notifier},
     api::{
         AccessApi, AccountApi, AgentAdministrationApi, AgentSessionApi, AlertApi, AuditApi,
-        CertificateApi, DeliveryApi, DestinationApi, EnrollmentApi, Guard,
+        CertificateApi, DeliveryApi, DestinationApi, EnrollmentApi, Guard, KeyEncryptionKeyApi,
     },
     auditing::AuditLog,
     auth::{ApiKeys, Attempts, Rules},
@@ -42,6 +43,7 @@ use crate::{
     dispatch::{Attach, Fleet, Probes, Sessions},
     issuing::Issuing,
     metrics::Metrics,
+    rewrapping::Rewrapping,
     rotation::{Authorities, Policy, Rotations},
     signals::{Changes, DeadLetters, Holds, News, Observations, Poke, Relay, Wake},
 };
@@ -72,6 +74,7 @@ pub(super) struct Services {
     pub(super) deliveries: DeliveryApi,
     agents: AgentAdministrationApi,
     pub(super) alerts: AlertApi,
+    pub(super) key_encryption_keys: KeyEncryptionKeyApi,
     pub(super) audit: AuditApi,
     enrollment: EnrollmentApi,
     pub(super) session: AgentSessionApi,
@@ -258,6 +261,13 @@ impl Services {
                 attempts: Arc::new(Attempts::new(config.access.failed_attempts_per_minute)),
             },
             audit: AuditApi(audit),
+            key_encryption_keys: KeyEncryptionKeyApi {
+                rewrapping: Rewrapping {
+                    store: store(),
+                    vault: Arc::clone(&opened.vault),
+                },
+                tasks: tasks.clone(),
+            },
             session: AgentSessionApi {
                 attach,
                 settle,
@@ -283,7 +293,7 @@ fn server() -> Server {
 }
 
 /// What reflection lists: what the API's listener serves, not what the agents' does.
-const LISTED: [&str; 11] = [
+const LISTED: [&str; 12] = [
     access_service_server::SERVICE_NAME,
     account_service_server::SERVICE_NAME,
     agent_administration_service_server::SERVICE_NAME,
@@ -293,6 +303,7 @@ const LISTED: [&str; 11] = [
     delivery_service_server::SERVICE_NAME,
     destination_service_server::SERVICE_NAME,
     health_server::SERVICE_NAME,
+    key_encryption_key_service_server::SERVICE_NAME,
     reflection_v1::server_reflection_server::SERVICE_NAME,
     reflection_v1alpha::server_reflection_server::SERVICE_NAME,
 ];
@@ -334,6 +345,9 @@ pub(super) fn api_router(
             services.agents.clone(),
         ))
         .add_service(AlertServiceServer::new(services.alerts.clone()))
+        .add_service(KeyEncryptionKeyServiceServer::new(
+            services.key_encryption_keys.clone(),
+        ))
         .add_service(AuditServiceServer::new(services.audit.clone()))
         .add_service(deliveries))
 }

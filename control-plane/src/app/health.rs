@@ -26,6 +26,7 @@ const SERVICES: &[&str] = &[
     "countersign.v1.CertificateService",
     "countersign.v1.DeliveryService",
     "countersign.v1.DestinationService",
+    "countersign.v1.KeyEncryptionKeyService",
 ];
 
 /// Looks at the store every now and then and tells the health service.

@@ -119,6 +119,11 @@ pub async fn scope<T>(call: Call, work: impl Future<Output = T>) -> T {
     CALL.scope(Some(Arc::new(call)), work).await
 }
 
+/// Runs `work` as part of `call`, which began elsewhere: for a task that goes on with it.
+pub async fn resume<T>(call: Option<Arc<Call>>, work: impl Future<Output = T>) -> T {
+    CALL.scope(call, work).await
+}
+
 /// Runs `work` without putting its changes on record: for the writing of the record itself.
 pub async fn off_record<T>(work: impl Future<Output = T>) -> T {
     CALL.scope(None, work).await

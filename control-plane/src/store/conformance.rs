@@ -12,6 +12,8 @@ mod revocation;
 mod rotation;
 mod tenant;
 
+use std::collections::BTreeSet;
+
 use countersign_shared::{
     digest::sha256,
     name::{AccountName, DestinationName, Id},
@@ -204,6 +206,20 @@ async fn replacing_the_kek(store: &impl Store) {
         found.unwrap().items
     };
     assert!(others(&old.kek_id).await.is_empty());
+    let mut scopes: Vec<DataKey> = Vec::new();
+    loop {
+        let after = scopes.last().map_or("", |last| last.scope.as_str());
+        let next = store.data_keys(after, 1).await.unwrap();
+        scopes.extend(next.items);
+        if !next.more {
+            break;
+        }
+    }
+    assert!(scopes.contains(&old));
+    let distinct: BTreeSet<_> = scopes.iter().map(|it| it.scope.clone()).collect();
+    assert_eq!(distinct.len(), scopes.len());
+    let counts = store.data_key_counts().await.unwrap();
+    assert_eq!(counts, [(old.kek_id.clone(), scopes.len() as u64)]);
     assert_eq!(others("new").await, std::slice::from_ref(&old));
     let early = store.set_kek("new").await;
     assert!(matches!(early, Err(StoreError::Precondition(_))));

@@ -172,6 +172,10 @@ pub trait InstallationStore: Send + Sync {
     async fn install(&self, installation: Installation) -> Result<()>;
     /// A data key; `NotFound` when there is none.
     async fn data_key(&self, scope: &str) -> Result<DataKey>;
+    /// Data keys in the order of their scopes, after this one.
+    async fn data_keys(&self, after: &str, size: usize) -> Result<Page<DataKey>>;
+    /// How many data keys each KEK has wrapped, by its id.
+    async fn data_key_counts(&self) -> Result<Vec<(String, u64)>>;
     /// Data keys that are wrapped by other KEKs than this.
     async fn data_keys_of_other_keks(&self, kek_id: &str, size: usize) -> Result<Page<DataKey>>;
     /// Puts `new` in the place of `old`, if that is still there as it is.

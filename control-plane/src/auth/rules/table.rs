@@ -219,4 +219,14 @@ pub const TABLE: &[Rule] = &[
     rule("DestinationService/ProbeDestination", OPERATE, NAME),
     rule("DestinationService/RevealSigningSecret", NOBODY_ELSE, NAME),
     rule("DestinationService/ListSigningPublicKeys", READ, NAME),
+    rule(
+        "KeyEncryptionKeyService/GetKeyEncryptionKey",
+        OVERSEE,
+        Needs::AllAccounts,
+    ),
+    rule(
+        "KeyEncryptionKeyService/RewrapDataKeys",
+        NOBODY_ELSE,
+        Needs::AllAccounts,
+    ),
 ];

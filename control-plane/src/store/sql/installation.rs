@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::{
     Database, access, certificates,
     connection::{Connection, Row},
-    rows::{Column, execute, limit, one, page},
+    rows::{Column, all, execute, limit, one, page},
 };
 use crate::{
     model::{Page, RequestKey},
@@ -44,6 +44,33 @@ impl<D: Database> InstallationStore for D {
             let query = "SELECT * FROM data_keys WHERE scope = ?";
             one(connection, query, [&scope], data_key)?
                 .ok_or_else(|| StoreError::NotFound(format!("the data key of {scope}")))
+        })
+        .await
+    }
+
+    async fn data_keys(&self, after: &str, size: usize) -> Result<Page<DataKey>> {
+        let after = after.to_owned();
+        self.read(move |connection| {
+            let query = "SELECT * FROM data_keys WHERE scope > ? ORDER BY scope LIMIT ?";
+            page(
+                connection,
+                query,
+                params![after, limit(size)],
+                size,
+                data_key,
+            )
+        })
+        .await
+    }
+
+    async fn data_key_counts(&self) -> Result<Vec<(String, u64)>> {
+        self.read(move |connection| {
+            let query =
+                "SELECT kek_id, count(*) AS count FROM data_keys GROUP BY kek_id ORDER BY kek_id";
+            all(connection, query, params![], |row| {
+                let count: i64 = row.get("count")?;
+                Ok((row.get("kek_id")?, count.unsigned_abs()))
+            })
         })
         .await
     }
