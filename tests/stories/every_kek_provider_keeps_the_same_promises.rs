@@ -211,11 +211,10 @@ fn aws(moto: &Moto, write: &dyn Fn(&str, String)) {
     write("refused-no-key", kms("alias/nothing"));
     write("refused-no-secret", manager("nothing"));
     write("malformed", manager("other"));
+    let nobody = "region = 'eu-central-1'\nendpoint = 'http://127.0.0.1:9'";
     write(
         "away-aws",
-        format!(
-            "[kek.aws_kms]\nkey = 'alias/x'\nregion = 'eu-central-1'\nendpoint = 'http://127.0.0.1:9'"
-        ),
+        format!("[kek.aws_kms]\nkey = 'alias/x'\n{nobody}"),
     );
 }
 
