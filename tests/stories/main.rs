@@ -26,6 +26,7 @@ mod dev_once_delivers;
 mod dev_story_rotation_fails_no_delivery;
 mod enrollment_tokens_work_once;
 mod every_kek_provider_keeps_the_same_promises;
+mod every_method_is_guarded;
 mod evicted_agents_get_nothing;
 mod faults_lose_nothing;
 mod first_delivery_through_nginx;
