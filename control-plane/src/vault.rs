@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use bytes::Bytes;
@@ -109,6 +109,32 @@ pub struct Vault {
     scopes: RwLock<HashMap<String, Cell>>,
     /// Since when the KEK's provider has not served, once that is too long.
     closed: RwLock<Option<Timestamp>>,
+    /// Told of what does not open.
+    alarm: Alarm,
+}
+
+/// Told of what does not open although its key is right: it was altered, or is another record's.
+#[derive(Clone, Default)]
+struct Alarm(Arc<OnceLock<Tell>>);
+
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
+impl Alarm {
+    /// The error for it, when it does not.
+    fn seal(&self, what: String, error: SealError) -> VaultError {
+        if error == SealError::DoesNotOpen
+            && let Some(tell) = self.0.get()
+        {
+            tell(&what);
+        }
+        VaultError::Seal(what, error)
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alarm")
+    }
 }
 
 type Cell = Arc<OnceCell<Arc<ScopeKey>>>;
@@ -126,7 +152,21 @@ impl Vault {
             previous,
             scopes: RwLock::default(),
             closed: RwLock::default(),
+            alarm: Alarm::default(),
         }
+    }
+
+    /// From now on `tell` is told what does not open; the first one counts.
+    pub fn on_alteration(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        // The other one tells already.
+        let _ = self.alarm.0.set(Box::new(tell));
+    }
+
+    fn ready(&self, key: SealingKey) -> Arc<ScopeKey> {
+        Arc::new(ScopeKey {
+            key,
+            alarm: self.alarm.clone(),
+        })
     }
 
     /// Whether every KEK in use can still be used.
@@ -176,7 +216,12 @@ impl Vault {
         let mut right = keks.filter(|kek| kek.id() == key.kek_id);
         let unknown = || KekError::Unknown(key.scope.clone(), key.kek_id.clone());
         let kek = right.next().ok_or_else(unknown)?;
-        Ok(kek.unwrap(&key.wrapped, &key.scope).await?)
+        match kek.unwrap(&key.wrapped, &key.scope).await {
+            Err(KekError::Seal(error)) => {
+                Err(self.alarm.seal(format!("data key of {}", key.scope), error))
+            }
+            unwrapped => Ok(unwrapped?),
+        }
     }
 
     /// The same data key, wrapped by the present KEK.
@@ -219,7 +264,7 @@ impl Vault {
             wrapped,
             kek_id: self.kek.id().to_owned(),
         };
-        Ok((data_key, Arc::new(ScopeKey(key))))
+        Ok((data_key, self.ready(key)))
     }
 
     /// The key of a scope that the store has.
@@ -260,7 +305,7 @@ impl Vault {
             let raw = self.unwrap(&data_key).await?;
             let key = SealingKey::from_bytes(raw)
                 .map_err(|error| VaultError::Seal(format!("data key of {scope}"), error))?;
-            Ok::<_, VaultError>(Arc::new(ScopeKey(key)))
+            Ok::<_, VaultError>(self.ready(key))
         });
         key.await.cloned()
     }
@@ -301,7 +346,10 @@ impl Vault {
 
 /// A scope's data key, ready to use.
 #[derive(Debug)]
-pub struct ScopeKey(SealingKey);
+pub struct ScopeKey {
+    key: SealingKey,
+    alarm: Alarm,
+}
 
 impl ScopeKey {
     /// Seals a secret under a new key of its own.
@@ -312,7 +360,7 @@ impl ScopeKey {
         let identity = record.to_string();
         let failed = |error| VaultError::Seal(identity.clone(), error);
         let own = SealingKey::generate();
-        let wrapped = self.0.seal(own.expose().expose(), identity.as_bytes());
+        let wrapped = self.key.seal(own.expose().expose(), identity.as_bytes());
         let content = own.seal(secret.expose(), identity.as_bytes());
         let mut blob = vec![FORMAT];
         blob.extend(wrapped.map_err(failed)?);
@@ -332,10 +380,10 @@ impl ScopeKey {
                 .split_at_checked(KEY_LENGTH + OVERHEAD)
                 .filter(|_| *format == FORMAT)
                 .ok_or(SealError::DoesNotOpen)?;
-            let own = self.0.open(wrapped, identity.as_bytes())?;
+            let own = self.key.open(wrapped, identity.as_bytes())?;
             SealingKey::from_bytes(own)?.open(content, identity.as_bytes())
         };
-        open().map_err(|error| VaultError::Seal(identity.clone(), error))
+        open().map_err(|error| self.alarm.seal(identity.clone(), error))
     }
 
     /// The key that signs the audit log: it follows from the installation's data key.
@@ -343,7 +391,7 @@ impl ScopeKey {
     /// # Errors
     /// [`VaultError::Seal`] when no pair follows, which does not happen.
     pub fn audit_key(&self) -> Result<SigningKey, VaultError> {
-        let seed = self.0.derive(b"audit log checkpoints");
+        let seed = self.key.derive(b"audit log checkpoints");
         let unfit = || VaultError::Seal("audit key".to_owned(), SealError::DoesNotOpen);
         SigningKey::from_seed(seed.expose()).ok_or_else(unfit)
     }
@@ -353,7 +401,7 @@ impl ScopeKey {
     /// # Errors
     /// [`VaultError::Seal`] when it is larger than AES-GCM takes.
     pub fn seal_payload(&self, id: DeliveryId, parts: &[&[u8]]) -> Result<Vec<u8>, VaultError> {
-        self.0
+        self.key
             .derive(id.as_bytes())
             .seal_parts(parts, id.as_bytes())
             .map_err(|error| VaultError::Seal(format!("payload of {id}"), error))
@@ -364,10 +412,10 @@ impl ScopeKey {
     /// # Errors
     /// [`VaultError::Seal`] when it is altered or another delivery's.
     pub fn open_payload(&self, id: DeliveryId, sealed: Vec<u8>) -> Result<Bytes, VaultError> {
-        self.0
+        self.key
             .derive(id.as_bytes())
             .open_in_place(sealed, id.as_bytes())
-            .map_err(|error| VaultError::Seal(format!("payload of {id}"), error))
+            .map_err(|error| self.alarm.seal(format!("payload of {id}"), error))
     }
 }
 
@@ -378,7 +426,10 @@ mod tests {
     use super::*;
 
     fn key() -> ScopeKey {
-        ScopeKey(SealingKey::generate())
+        ScopeKey {
+            key: SealingKey::generate(),
+            alarm: Alarm::default(),
+        }
     }
 
     #[test]

@@ -52,4 +52,5 @@ mod suspended_agents_wait_until_they_are_resumed;
 mod the_audit_log_tells_who_did_what;
 mod the_harness_itself;
 mod the_kek_is_replaced_while_deliveries_flow;
+mod what_was_forged_or_altered_is_on_record;
 mod wrong_kek_changes_nothing;

@@ -86,11 +86,10 @@ impl Standing {
     fn revoke(&self) -> Vec<Arc<Handshake>> {
         let mut opened = self.opened();
         self.is_revoked.store(true, Ordering::SeqCst);
-        let Opened {
-            connections,
-            sessions,
-            ..
-        } = std::mem::take(&mut *opened);
+        let sessions = std::mem::take(&mut opened.sessions);
+        // They stay listed until they are no more: who revokes once more has to wait for them, too.
+        opened.connections.retain(|it| it.strong_count() > 0);
+        let connections = opened.connections.clone();
         drop(opened);
         self.revoked.cancel();
         for sessions in sessions.iter().filter_map(Weak::upgrade) {
@@ -227,6 +226,12 @@ mod tests {
         assert!(connection.cord().is_pulled());
         assert_eq!(revoked.open(&Arc::default()), Err(Revoked));
         assert!(!other.is_revoked(), "a serial number is its authority's");
+
+        // Who is told once more waits for it as well, until it is no more.
+        let again = || standings.revoke(&here, &["0a".into()]).len();
+        assert_eq!(again(), 1);
+        connection.close();
+        assert_eq!(again(), 0);
 
         // What comes later is revoked from the start, whether it was held or not.
         drop(revoked);

@@ -29,6 +29,7 @@ use super::{
     status::{self, status},
 };
 use crate::{
+    audit::Refusal,
     deliveries::Settle,
     dispatch::{Attach, AttachError, Control, Fleet, Greeting, HeldBundle, Probes, Session},
     model::{BundleAcknowledgement, BundleStatus},
@@ -123,6 +124,17 @@ impl AgentSessionService for AgentSessionApi {
 }
 
 impl AgentSessionApi {
+    /// An agent refuses what is older than what it has, and what does not open: it may be a replay.
+    fn put_on_record(&self, word: &BundleAcknowledgement, now: Timestamp) {
+        let refusal = Refusal {
+            principal: word.agent.to_string(),
+            address: None,
+            method: format!("AgentSessionService/Connect bundle of {}", word.destination),
+            reason: "BUNDLE_REFUSED".to_owned(),
+        };
+        self.settle.refusals.note(refusal, now);
+    }
+
     fn welcome(&self, session: &Session) -> v1::Welcome {
         v1::Welcome {
             session_id: session.id.clone(),
@@ -243,7 +255,11 @@ impl AgentSessionApi {
             }
             Message::BundleAcknowledgement(word) => {
                 let now = self.attach.clock.now();
-                Report::Bundle(acknowledgement(&session.agent, word, now)?)
+                let word = acknowledgement(&session.agent, word, now)?;
+                if word.status == BundleStatus::Refused {
+                    self.put_on_record(&word, now);
+                }
+                Report::Bundle(word)
             }
         };
         // The recorder ends only after this loop.

@@ -159,6 +159,7 @@ impl Services {
             holds: Arc::clone(&holds),
             dead_letters,
             backlog: Arc::clone(&backlog),
+            refusals: Arc::clone(&audit.refusals),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),
         };

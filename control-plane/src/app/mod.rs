@@ -28,7 +28,7 @@ use self::{
 use crate::{
     alerts::Watchman,
     api::Peer,
-    audit::{self, Call},
+    audit::{self, Call, Refusal},
     auditing::AuditLog,
     auth::{ApiKeys, Clients, ClientsError, Rules, RulesError},
     bootstrap::{self, Opened, StartError},
@@ -187,6 +187,9 @@ async fn start(
     let audit = AuditLog::open(store, vault, Arc::clone(&clock)).await;
     let audit = audit.map_err(StartError::from)?;
     let keeper = audit.clone();
+    opened
+        .vault
+        .on_alteration(record_alterations(&audit, Arc::clone(&clock)));
     let listing = Call::system("revocation lists", Vec::new(), Arc::clone(&clock));
     let guarding = (Arc::clone(&keys), Rules::new()?, audit);
     let time = Arc::clone(&clock);
@@ -393,6 +396,24 @@ fn clients_of(clients: Clients, clock: Arc<dyn Clock>) -> Recognise {
         client: clients.identify(chain, clock.now()),
         ..Peer::default()
     })
+}
+
+/// Puts on record what does not open: somebody has changed the store from outside.
+fn record_alterations(
+    audit: &AuditLog,
+    clock: Arc<dyn Clock>,
+) -> impl Fn(&str) + Send + Sync + 'static {
+    let refusals = Arc::clone(&audit.refusals);
+    move |what| {
+        tracing::error!(what, "a sealed record was altered, or is another record's");
+        let refusal = Refusal {
+            principal: "system/vault".to_owned(),
+            address: None,
+            method: format!("open {what}"),
+            reason: "DOES_NOT_OPEN".to_owned(),
+        };
+        refusals.note(refusal, clock.now());
+    }
 }
 
 /// Which agent calls, by its identity.

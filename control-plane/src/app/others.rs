@@ -1,7 +1,7 @@
 //! The other control planes of the same store: what they say is done here too, and what happens here is
 //! said to them.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use countersign_shared::time::{Clock as _, SteeredClock};
 use tokio_util::sync::CancellationToken;
@@ -88,13 +88,7 @@ impl Others {
         match news {
             News::Due(destination) => self.attach.wake.due(destination, now),
             News::Changed(name) => self.changes.heard(name),
-            News::Revoked(name) => {
-                for session in self.attach.sessions.all() {
-                    if session.bundle_generation(&name).is_some() {
-                        self.remind(&session).await;
-                    }
-                }
-            }
+            News::Revoked(name) => self.fleet.remind_all(&name, &HashSet::new()).await,
             News::Agent(agent) => self.attach.look_again(&agent).await,
             News::Attached(agent) => self.attach.end_session(&agent),
             News::Here(agent, region) => {

@@ -3,6 +3,7 @@
 mod backlog;
 mod by_hand;
 pub mod content;
+mod doubt;
 mod recount;
 mod release;
 mod retention;

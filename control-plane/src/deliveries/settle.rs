@@ -11,13 +11,19 @@ use countersign_shared::{
     time::{Clock, Timestamp},
 };
 
-use super::{Backlog, retry};
+use super::{Backlog, doubt::doubt, retry};
 use crate::{
+    audit::{Refusal, Refusals},
     metrics::Metrics,
     model::{DestinationKey, Followers, Next, Settled, Settlement, Shown},
     signals::{DeadLetters, Ended, Holds, Observations, Wake},
     store::{Store, StoreError},
 };
+
+/// Of one report, so many outcomes that changed nothing are looked at.
+const LOOKED_AT: usize = 8;
+/// What an agent does that reports outcomes.
+const OUTCOMES: &str = "AgentSessionService/Connect outcomes";
 
 /// Settles outcomes.
 #[derive(Clone)]
@@ -34,6 +40,8 @@ pub struct Settle {
     pub dead_letters: Arc<DeadLetters>,
     /// Told of what is settled.
     pub backlog: Arc<Backlog>,
+    /// Told of what is not believed.
+    pub refusals: Arc<Refusals>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -63,10 +71,36 @@ impl Settle {
         let _settling = self.backlog.settling(told.len());
         let settled = self.store.settle(settlement).await?;
         self.backlog.left(settled.iter().filter_map(gone));
+        let mut late = Vec::new();
         for (told, settled) in told.iter().zip(settled) {
+            if settled == Settled::Stale {
+                late.push(told.lease);
+            }
             self.account_for(agent, told, settled, now);
         }
+        self.look_at(agent, &late, now).await;
         Ok(told.into_iter().map(|told| told.lease).collect())
+    }
+
+    /// Puts on record what is not merely late. A look costs a query, so one report gets a few.
+    async fn look_at(&self, agent: &AgentName, late: &[LeaseId], now: Timestamp) {
+        for lease in late.iter().take(LOOKED_AT) {
+            let Ok(Some(facts)) = self.store.lease_facts(lease.delivery).await else {
+                continue;
+            };
+            let Some(doubt) = doubt(agent, *lease, &facts) else {
+                continue;
+            };
+            let (delivery, reason) = (lease.delivery, doubt.as_str());
+            tracing::error!(%agent, %delivery, epoch = lease.epoch, reason, "outcome not believed");
+            let refusal = Refusal {
+                principal: agent.to_string(),
+                address: None,
+                method: OUTCOMES.to_owned(),
+                reason: reason.to_owned(),
+            };
+            self.refusals.note(refusal, now);
+        }
     }
 
     fn account_for(&self, agent: &AgentName, told: &Told, settled: Settled, now: Timestamp) {

@@ -1,10 +1,10 @@
 //! The connected agents as rotation sees them: what they hold, and what they can find out.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use countersign_shared::{
-    name::DestinationName,
+    name::{AgentName, DestinationName},
     probe::{Probe, ProbeId, ProbePresentation},
     random,
 };
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bundles::BundleError,
-    model::Destination,
+    model::{Destination, Stop},
     rotation::{Agents, Holding, ProbeError, Probed},
     signals::News,
     store::StoreError,
@@ -55,6 +55,26 @@ impl Fleet {
             session.send_control(told).await;
         }
         Ok(())
+    }
+
+    /// Tells the connected agents, but for those that were told, what they still have to stop using of a
+    /// destination's. The store knows who has
+    /// ever had a bundle of it; that a session has one now says less: without an active certificate, as right
+    /// after a revocation, the bundle is taken back, and its connections live on.
+    pub async fn remind_all(&self, destination: &DestinationName, told: &HashSet<AgentName>) {
+        let stops = match self.attach.store.stops(destination).await {
+            Ok(stops) => stops,
+            Err(error) => {
+                return tracing::error!(%destination, %error, "agents are told only when they reconnect what to stop using");
+            }
+        };
+        let open = |stop: &Stop| stop.acknowledged_at.is_none() && !told.contains(&stop.agent);
+        for stop in stops.into_iter().filter(open) {
+            if let Some(session) = self.attach.sessions.get(&stop.agent) {
+                let told = Control::Revoke(stop.destination, vec![stop.serial]);
+                session.send_control(told).await;
+            }
+        }
     }
 
     /// The connected agents that may deliver there: those that hold a bundle of it, and the others.
@@ -145,11 +165,14 @@ impl Agents for Fleet {
 
     async fn revoke(&self, destination: &DestinationName, serials: &[String]) {
         self.attach.wake.tell(News::Revoked(destination.clone()));
+        let mut told = HashSet::new();
         for session in self.attach.sessions.all() {
             if session.bundle_generation(destination).is_some() {
-                let told = Control::Revoke(destination.clone(), serials.to_vec());
-                session.send_control(told).await;
+                let stop = Control::Revoke(destination.clone(), serials.to_vec());
+                session.send_control(stop).await;
+                told.insert(session.agent.clone());
             }
         }
+        self.remind_all(destination, &told).await;
     }
 }

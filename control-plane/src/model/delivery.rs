@@ -320,6 +320,15 @@ pub enum Followers {
     Blocked,
 }
 
+/// Who may report on a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseFacts {
+    /// The agent that has it now; `None` when it is leased to nobody.
+    pub holder: Option<AgentName>,
+    /// Its lease's epoch, or that of the last one that ended; 0 when it was never leased.
+    pub epoch: u64,
+}
+
 /// What settling one outcome did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {

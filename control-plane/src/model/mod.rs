@@ -25,8 +25,8 @@ pub use certificate::{
 };
 pub use delivery::{
     Attempt, Cancelled, DeadLetter, Decide, Delivery, DeliveryFilter, DeliveryState, Due,
-    Followers, Grant, Leased, Load, NewDelivery, Next, ReplayFilter, Retried, SealedJob, Settled,
-    Settlement, Snapshot,
+    Followers, Grant, LeaseFacts, Leased, Load, NewDelivery, Next, ReplayFilter, Retried,
+    SealedJob, Settled, Settlement, Snapshot,
 };
 pub use kek::{AwsName, KekSource, TransitKey, TransitLogin};
 pub use policy::{

@@ -28,8 +28,8 @@ use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
     BundleAcknowledgement, Cancelled, ClientCertificate, DeadLetter, Delivery, DeliveryFilter,
     Destination, DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring,
-    Finding, Grant, JoinToken, Leased, Load, NewDelivery, Page, Renewal, ReplayFilter, RequestKey,
-    Retried, Serial, Settled, Settlement, SigningSecret,
+    Finding, Grant, JoinToken, LeaseFacts, Leased, Load, NewDelivery, Page, Renewal, ReplayFilter,
+    RequestKey, Retried, Serial, Settled, Settlement, SigningSecret,
 };
 
 pub use access::AccessStore;
@@ -351,6 +351,8 @@ pub trait DeliveryStore: Send + Sync {
     /// Records attempts and decides what becomes of their deliveries, fenced by epoch and agent.
     /// Answers in the order of the outcomes.
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>>;
+    /// Who may report on a delivery; `None` when there is no such delivery.
+    async fn lease_facts(&self, delivery: DeliveryId) -> Result<Option<LeaseFacts>>;
     /// Makes a dead letter or a waiting delivery due at `now`; `Precondition` for any other.
     async fn retry(&self, account: &AccountName, id: DeliveryId, now: Timestamp)
     -> Result<Retried>;

@@ -296,6 +296,10 @@ pub(super) async fn settling(store: &impl Store) {
     let failed = FailureClass::HttpServerError;
     let stale = settle(store, &agent, outcome(old, failed), Next::DeadLetter).await;
     assert_eq!(stale, Settled::Stale, "an old epoch changes nothing");
+    let facts = store.lease_facts(made).await.unwrap().unwrap();
+    assert_eq!((facts.holder, facts.epoch), (Some(agent.clone()), 1));
+    let nothing: DeliveryId = random::uuid_v7(at(1)).into();
+    assert_eq!(store.lease_facts(nothing).await.unwrap(), None);
     let unchanged = store.delivery(&account(), made).await.unwrap();
     assert_eq!(
         (unchanged.state, unchanged.attempt_count),

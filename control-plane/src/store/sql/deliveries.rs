@@ -24,7 +24,7 @@ use super::{
 use crate::{
     model::{
         Attempt, Cancelled, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant,
-        Leased, Load, NewDelivery, Page, ReplayFilter, Retried, Settled, Settlement,
+        LeaseFacts, Leased, Load, NewDelivery, Page, ReplayFilter, Retried, Settled, Settlement,
     },
     store::{DeliveryStore, Result, StoreError},
 };
@@ -96,6 +96,11 @@ impl<D: Database> DeliveryStore for D {
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>> {
         self.write_urgent(move |connection| settle::settle(connection, &settlement))
+            .await
+    }
+
+    async fn lease_facts(&self, delivery: DeliveryId) -> Result<Option<LeaseFacts>> {
+        self.read(move |connection| leases::facts(connection, delivery))
             .await
     }
 

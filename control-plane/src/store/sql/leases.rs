@@ -12,7 +12,7 @@ use std::{
 
 use countersign_shared::{
     job::LeaseId,
-    name::{AgentName, DeliveryId},
+    name::{AgentName, DeliveryId, Id},
     time::Timestamp,
 };
 use rusqlite::params;
@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     model::{
-        DeliveryState, DestinationKey, DestinationState, Due, Followers, Grant, Leased, SealedJob,
+        DeliveryState, DestinationKey, DestinationState, Due, Followers, Grant, LeaseFacts, Leased,
+        SealedJob,
     },
     store::{
         Result,
@@ -392,6 +393,20 @@ pub(super) fn extend(
 }
 
 /// A lease as its row has it.
+pub(super) fn facts(connection: &Connection, delivery: DeliveryId) -> Result<Option<LeaseFacts>> {
+    let query = "SELECT v.epoch AS ended, l.epoch AS held, a.id AS agent FROM deliveries v
+                 LEFT JOIN leases l ON l.id = v.id LEFT JOIN agents a ON a.key = l.agent
+                 WHERE v.id = ?";
+    one(connection, query, [Column(delivery)], |row| {
+        let (ended, held): (i64, Option<i64>) = (row.get("ended")?, row.get("held")?);
+        let holder: Option<Id> = get_optional(row, "agent")?;
+        Ok(LeaseFacts {
+            holder: holder.map(AgentName::from),
+            epoch: held.unwrap_or(ended).unsigned_abs(),
+        })
+    })
+}
+
 struct Held {
     lease: LeaseId,
     destination: DestinationKey,
