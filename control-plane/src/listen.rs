@@ -2,9 +2,10 @@
 //! end. How many there may be, and how many may be shaking hands, is bounded.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,14 +30,16 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::api::Peer;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How many clients may be shaking hands at once on one listener.
-const HANDSHAKES: usize = 256;
+/// How many clients may be shaking hands at once on one listener. When one more comes, the one that has been at it
+/// for longest has to go: it is the one that says nothing, since a handshake takes milliseconds.
+const HANDSHAKES: usize = 1024;
 /// How many connections one listener has at most.
 const CONNECTIONS: usize = 16 * 1024;
 
@@ -166,6 +169,33 @@ pub fn accept(
     ReceiverStream::new(connections)
 }
 
+/// Handshakes that have begun, oldest first.
+#[derive(Default)]
+struct UnderWay(VecDeque<Weak<CancellationToken>>);
+
+impl UnderWay {
+    /// One more; it is over when the answer is dropped, and has to end when that is cancelled.
+    fn begin(&mut self) -> Arc<CancellationToken> {
+        while self.0.front().is_some_and(|it| it.strong_count() == 0) {
+            self.0.pop_front();
+        }
+        // Behind an old one that lasts there may be many that are over.
+        if self.0.len() >= 2 * HANDSHAKES {
+            self.0.retain(|it| it.strong_count() > 0);
+        }
+        let turn = Arc::<CancellationToken>::default();
+        self.0.push_back(Arc::downgrade(&turn));
+        turn
+    }
+
+    fn give_up_the_oldest(&mut self) {
+        let oldest = std::iter::from_fn(|| self.0.pop_front()).find_map(|it| it.upgrade());
+        if let Some(oldest) = oldest {
+            oldest.cancel();
+        }
+    }
+}
+
 struct Acceptor {
     name: &'static str,
     tls: TlsAcceptor,
@@ -179,14 +209,10 @@ struct Acceptor {
 impl Acceptor {
     async fn run(self, listener: TcpListener) -> Result<(), io::Error> {
         let shutdown = self.tasks.shutdown().clone();
+        let mut under_way = UnderWay::default();
         loop {
             // Waiting for a place leaves newcomers in the kernel's queue, which is bounded too.
-            let permits = async {
-                let place = Arc::clone(&self.places).acquire_owned().await;
-                let handshake = Arc::clone(&self.handshakes).acquire_owned().await;
-                (place, handshake)
-            };
-            let (Ok(place), Ok(handshake)) = permits.await else {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
                 return Ok(());
             };
             let accepted = tokio::select! {
@@ -202,10 +228,26 @@ impl Acceptor {
                     continue;
                 }
             };
+            let handshake = match Arc::clone(&self.handshakes).try_acquire_owned() {
+                Ok(handshake) => handshake,
+                Err(_) => {
+                    under_way.give_up_the_oldest();
+                    match Arc::clone(&self.handshakes).acquire_owned().await {
+                        Ok(handshake) => handshake,
+                        Err(_) => return Ok(()),
+                    }
+                }
+            };
+            let turn = under_way.begin();
             let (tls, ready) = (self.tls.clone(), self.ready.clone());
             let (name, recognise) = (self.name, Arc::clone(&self.recognise));
             self.tasks.spawn("handshake", OnFailure::Log, async move {
-                match handshake_with(tls, stream, recognise.as_ref(), place).await {
+                let shaking = handshake_with(tls, stream, recognise.as_ref(), place);
+                let shaken = tokio::select! {
+                    shaken = shaking => shaken,
+                    () = turn.cancelled() => Err(io::Error::other("too many others are waiting")),
+                };
+                match shaken {
                     Ok(connection) => {
                         // The server is stopping: nobody takes new connections.
                         let _ = ready.send(Ok(connection)).await;
@@ -279,5 +321,27 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_that_is_still_at_it_has_to_go() {
+        let mut under_way = UnderWay::default();
+        let over = under_way.begin();
+        let (oldest, newest) = (under_way.begin(), under_way.begin());
+        drop(over);
+        under_way.give_up_the_oldest();
+        assert!(oldest.is_cancelled() && !newest.is_cancelled());
+        under_way.give_up_the_oldest();
+        assert!(newest.is_cancelled());
+        under_way.give_up_the_oldest();
+        for _ in 0..10 * HANDSHAKES {
+            under_way.begin();
+        }
+        assert!(under_way.0.len() <= 2 * HANDSHAKES);
     }
 }

@@ -1,7 +1,7 @@
 //! Clients of the product's gRPC in this process, over TLS that trusts the control plane's CA alone: a sender
 //! that submits at a high rate, and a caller of whatever method with whatever credentials.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use countersign_proto::v1::delivery_service_client::DeliveryServiceClient;
@@ -9,7 +9,7 @@ use countersign_shared::tls;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Request, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -69,34 +69,64 @@ pub async fn channel(
     ca_file: &Path,
     identity: Option<ClientIdentity>,
 ) -> Result<Channel, tonic::transport::Error> {
-    let connector = TlsConnector::from(Arc::new(tls_client(ca_file, identity)));
-    let name = ServerName::from(address.ip());
+    let tls = Arc::new(tls_client(ca_file, identity));
     let connect = tower::service_fn(move |_| {
-        let (connector, name) = (connector.clone(), name.clone());
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let stream = connector.connect(name, stream).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
+        let tls = Arc::clone(&tls);
+        async move { Ok::<_, io::Error>(TokioIo::new(dial(address, tls).await?)) }
     });
     let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("a URL");
     endpoint.connect_with_connector(connect).await
 }
 
-/// Calls `Service/Method` with an empty message, whatever that means to it, and with this API key if any; waits
-/// for its first answer alone.
+/// A TLS connection to `address`, for a story that speaks HTTP/2 itself.
+///
+/// # Errors
+/// When nothing answers there.
+///
+/// # Panics
+/// When `ca_file` holds no certificate: a mistake of the test.
+pub async fn connection(address: SocketAddr, ca_file: &Path) -> io::Result<TlsStream<TcpStream>> {
+    dial(address, Arc::new(tls_client(ca_file, None))).await
+}
+
+async fn dial(
+    address: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::from(address.ip());
+    TlsConnector::from(tls).connect(name, stream).await
+}
+
+/// As [`call`], with an empty message, whatever that means to the method.
+///
+/// # Errors
+/// As [`call`].
+///
+/// # Panics
+/// As [`call`].
+pub async fn call_empty(channel: &Channel, method: &str, key: Option<&str>) -> Result<(), Status> {
+    call(channel, method, Bytes::new(), key).await
+}
+
+/// Calls `Service/Method` with a message as it is, and with this API key if any; waits for its first answer alone.
 ///
 /// # Errors
 /// What the call was answered with, when that is not OK.
 ///
 /// # Panics
 /// When `method` or `key` can't be sent: mistakes of the test.
-pub async fn call_empty(channel: &Channel, method: &str, key: Option<&str>) -> Result<(), Status> {
+pub async fn call(
+    channel: &Channel,
+    method: &str,
+    message: Bytes,
+    key: Option<&str>,
+) -> Result<(), Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("a connection");
     let path = format!("/countersign.v1.{method}").parse().expect("a path");
-    let mut request = Request::new(tokio_stream::once(Bytes::new()));
+    let mut request = Request::new(tokio_stream::once(message));
     if let Some(key) = key {
         let value = format!("Bearer {key}").parse().expect("a header value");
         request.metadata_mut().insert("authorization", value);
