@@ -20,7 +20,7 @@ const FORMS: [&[BorrowedFormatItem<'_>]; 2] = [
 ];
 
 /// How long to wait from `now`, at most a day; `None` when the value says nothing.
-pub(super) fn parse(value: &str, now: Timestamp) -> Option<Duration> {
+pub fn parse(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // Too long for a number is longer than a day.

@@ -90,7 +90,10 @@ where
         let judged = self.guard.judge(&mut request);
         let caller = Caller::of(&request);
         match judged {
-            Ok(Judged::Allowed) => Box::pin(self.inner.call(request)),
+            Ok(Judged::Allowed) => {
+                let call = self.inner.call(request);
+                Box::pin(async { call.await.map(blame_the_request) })
+            }
             Err(refused) => {
                 self.guard.refused(&caller, &refused);
                 Box::pin(async move { Ok(refused.into_http()) })
@@ -102,8 +105,11 @@ where
                 let mut inner = std::mem::replace(&mut self.inner, ready);
                 Box::pin(async move {
                     match guard.judge_message(&caller, by_message, request).await {
-                        Ok((request, Some(call))) => audit::scope(call, inner.call(request)).await,
-                        Ok((request, None)) => inner.call(request).await,
+                        Ok((request, Some(call))) => {
+                            let answer = audit::scope(call, inner.call(request)).await;
+                            answer.map(blame_the_request)
+                        }
+                        Ok((request, None)) => inner.call(request).await.map(blame_the_request),
                         Err(refused) => {
                             guard.refused(&caller, &refused);
                             Ok(refused.into_http())
@@ -113,6 +119,23 @@ where
             }
         }
     }
+}
+
+/// How tonic begins to say that a message can't be decoded, as the header has it.
+const UNDECODABLE: &str = "failed to decode";
+
+/// A message that can't be decoded is the caller's mistake; tonic calls that an internal error.
+fn blame_the_request(answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers();
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let internal =
+        text("grpc-status") == Some("13") && !headers.contains_key("grpc-status-details-bin");
+    let message = text("grpc-message").unwrap_or_default().replace("%20", " ");
+    if internal && message.starts_with(UNDECODABLE) {
+        let problem = "it is not a message of this type".to_owned();
+        return status::denied(&Denied::Unreadable(problem)).into_http();
+    }
+    answer
 }
 
 /// What is known of a call before its message is read.

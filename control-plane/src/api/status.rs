@@ -8,6 +8,7 @@ use countersign_shared::{digest::hex, name::ApiKeyName, random};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::violations::clipped;
 use crate::{
     agents::EnrollError,
     auth::Denied,
@@ -21,6 +22,8 @@ use crate::{
 
 /// Domain of every `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "countersign";
+/// Longest message, in characters: it travels in a header.
+const MESSAGE: usize = 1000;
 /// `ErrorInfo` has no metadata of ours.
 const NO_METADATA: [(String, String); 0] = [];
 /// When trying again can help.
@@ -34,7 +37,7 @@ const BACKLOG_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(super) fn status(code: Code, reason: &str, message: impl Into<String>) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, NO_METADATA);
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, clipped(&message.into(), MESSAGE), details)
 }
 
 /// As [`status`], with how long to wait before trying again.
@@ -42,7 +45,7 @@ fn status_with_retry(code: Code, reason: &str, message: String, wait: Duration) 
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, NO_METADATA);
     details.set_retry_info(Some(wait));
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, clipped(&message, MESSAGE), details)
 }
 
 pub(super) fn no_key() -> Status {

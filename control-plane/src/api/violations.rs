@@ -12,6 +12,12 @@ const MAX_REQUEST_ID: usize = 100;
 /// Longest name for people.
 const MAX_DISPLAY_NAME: usize = 200;
 
+/// How many bad fields an answer names, and how many characters it takes for a field and its problem. Errors travel
+/// in HTTP/2 headers, which clients refuse when they are large (many at 8 KiB), and then nobody sees them.
+const SHOWN: usize = 12;
+const FIELD: usize = 80;
+const PROBLEM: usize = 200;
+
 /// Collects bad fields.
 #[derive(Debug, Default)]
 pub(super) struct Violations(Vec<(String, String)>);
@@ -135,10 +141,15 @@ impl Violations {
             "countersign",
             HashMap::<String, String>::new(),
         );
-        let mut message = Vec::with_capacity(self.0.len());
-        for (field, problem) in self.0 {
+        let more = self.0.len().saturating_sub(SHOWN);
+        let mut message = Vec::with_capacity(self.0.len().min(SHOWN) + 1);
+        for (field, problem) in self.0.into_iter().take(SHOWN) {
+            let (field, problem) = (clipped(&field, FIELD), clipped(&problem, PROBLEM));
             message.push(format!("{field}: {problem}"));
             details.add_bad_request_violation(field, problem);
+        }
+        if more > 0 {
+            message.push(format!("and {more} more"));
         }
         let message = message.join("; ");
         Err(Status::with_error_details(
@@ -156,6 +167,14 @@ impl Violations {
         self.check()?;
         // Every parser that gives nothing has noted why, so this is not reached.
         value.ok_or_else(|| Status::invalid_argument("a required field is missing"))
+    }
+}
+
+/// At most so many characters of a text.
+pub(super) fn clipped(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
