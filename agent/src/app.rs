@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     data_dir::{DataDir, DataDirError},
-    deliver::{self, Activation, Clients, Dialler, Lanes, Probes},
+    deliver::{self, Activation, Clients, Dialler, Lanes, Probes, Receipts},
     identity::{FileError, Held, IdentityFile, KekError, OnDisk, open_kek, renew},
     journal::{self, Contents, Journal, JournalError, Outbox},
     metrics::Metrics,
@@ -128,6 +128,7 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         tasks: tasks.clone(),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
+        receipts: Some(Arc::new(Receipts::new(Arc::clone(&identity)))),
         activations,
     });
     let dialler = Dialler::new(config.egress.clone());

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, dev, output, standard_input};
+use crate::{bench, dev, output, standard_input, verify_receipt};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +53,8 @@ enum Command {
     Store(countersign_control_plane::command::StoreArguments),
     /// Enroll or run an agent: it makes the deliveries, near their receivers.
     Agent(countersign_agent::command::Arguments),
+    /// Verify the receipts of attempts, offline.
+    VerifyReceipt(verify_receipt::Arguments),
     /// A process of `bench`: the receiver.
     #[command(hide = true)]
     BenchReceiver(bench::receiver::Arguments),
@@ -81,6 +83,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         Command::ControlPlane(arguments) => countersign_control_plane::command::run(arguments),
         Command::Store(arguments) => countersign_control_plane::command::run_store(arguments),
         Command::Agent(arguments) => countersign_agent::command::run(arguments),
+        Command::VerifyReceipt(arguments) => verify_receipt::run(&arguments),
     }
 }
 

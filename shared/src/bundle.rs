@@ -89,6 +89,8 @@ pub struct Bundle {
     pub concurrency_limit: u32,
     /// Where the destination's addresses have to lie. Empty: the agent's policy alone decides.
     pub allowed_ranges: Vec<AddressRange>,
+    /// Whether the agent signs a receipt for each attempt.
+    pub receipts: bool,
 }
 
 impl fmt::Debug for Bundle {

@@ -7,7 +7,7 @@
 //! 1. `time`, `secret`, `files`, `digest`, `address_range`, `headers`
 //! 2. `random`
 //! 3. `name`, `seal`, `signature`, `class`, `tls`, `config`, `tasks`, `logging`, `hygiene`
-//! 4. `outcome`, `bundle`, `hpke`, `job`, `join_token`
+//! 4. `outcome`, `bundle`, `hpke`, `job`, `join_token`, `receipt`
 //! 5. `probe`
 //! 6. `wire`
 
@@ -27,6 +27,7 @@ pub mod name;
 pub mod outcome;
 pub mod probe;
 pub mod random;
+pub mod receipt;
 pub mod seal;
 pub mod secret;
 pub mod signature;

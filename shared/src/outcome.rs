@@ -111,6 +111,8 @@ pub struct Outcome {
     pub detail: Cow<'static, str>,
     /// The receiver refused the active certificate, and the attempt went on with the one before.
     pub refused: Option<Box<CertificateRefusal>>,
+    /// The agent's signed word on it, where the destination asks for that (`receipt`).
+    pub receipt: Option<Box<str>>,
 }
 
 /// A client certificate that a receiver refused within an attempt that went on with another.

@@ -91,6 +91,7 @@ impl DeliveryBench {
             tasks: tasks.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            receipts: None,
             activations,
         });
         drop(inside);
@@ -142,6 +143,7 @@ impl DeliveryBench {
             signing_seeds: Vec::new(),
             concurrency_limit: 1,
             allowed_ranges: Vec::new(),
+            receipts: false,
         }
     }
 

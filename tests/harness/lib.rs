@@ -4,13 +4,14 @@
 //! Almost nothing here knows the product from the inside: it starts the `countersign` program and
 //! talks to it over its API, with the wire types and the vocabulary in common. The exceptions are
 //! `delivery_bench`, which runs the agent's delivery code with certificates that the control plane
-//! would never sign, `false_agent`, which says what the agent never would, and `issued`, which has the control plane's authority sign one of each. What
+//! would never sign, `false_agent`, which says what the agent never would, `parsers`, which calls parsers with
+//! anything, and `issued`, which has the control plane's authority sign one of each. What
 //! fails here fails the test, so it panics with what it was about.
 //!
 //! Floors, lowest first; a module imports only from floors below its own:
 //!
 //! 1. `tools`, `wait`, `times`, `ports`, `scanner`, `sources`, `authority`, `issued`,
-//!    `fault_proxy`, `false_agent`
+//!    `fault_proxy`, `false_agent`, `parsers`, `dice`
 //! 2. `folder`, `process`, `floors`
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`, `postgres`,
 //!    `softhsm`
@@ -31,6 +32,7 @@ pub mod cluster;
 pub mod control_plane;
 pub mod customer_ca;
 pub mod delivery_bench;
+pub mod dice;
 pub mod false_agent;
 pub mod fault_proxy;
 pub mod floors;
@@ -42,6 +44,7 @@ pub mod issued;
 pub mod moto;
 pub mod nginx;
 pub mod openssl;
+pub mod parsers;
 pub mod patroni;
 pub mod ports;
 pub mod postgres;

@@ -234,6 +234,7 @@ pub(super) fn not_attempted(job: &LeasedJob, at: Timestamp, detail: &'static str
         retry_after: None,
         detail: detail.into(),
         refused: None,
+        receipt: None,
     }
 }
 

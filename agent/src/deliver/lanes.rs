@@ -29,6 +29,7 @@ use super::{
     in_hand::InHand,
     lane::{Lane, Pushed, Queued},
     prepared::Prepared,
+    receipts::Receipts,
 };
 use crate::{journal::Outbox, metrics::Metrics};
 
@@ -52,6 +53,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Signs receipts where a destination wants them.
+    pub receipts: Option<Arc<Receipts>>,
     /// Hears of each bundle that is used for the first time. When it is full the next use says so.
     pub activations: mpsc::Sender<Activation>,
 }
@@ -201,7 +204,13 @@ impl Shared {
         }
         let metrics = &self.parts.metrics;
         metrics.in_flight.inc();
-        let outcome = attempt(&job, &bundle, since.elapsed(), &*self.parts.clock).await;
+        let mut outcome = attempt(&job, &bundle, since.elapsed(), &*self.parts.clock).await;
+        if let Some(url) = &bundle.receipts_for
+            && let Some(receipts) = &self.parts.receipts
+            && outcome.class != FailureClass::NotAttempted
+        {
+            outcome.receipt = receipts.sign(&job, url, &outcome);
+        }
         metrics.in_flight.dec();
         metrics.attempt(outcome.class, outcome.timings.total.unwrap_or_default());
         if outcome

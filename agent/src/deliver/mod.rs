@@ -34,6 +34,7 @@ mod prepare_error;
 mod prepared;
 mod probe;
 mod progress;
+mod receipts;
 mod resolver;
 mod response;
 mod retry_after;
@@ -52,4 +53,6 @@ pub use self::{
     prepare_error::{CredentialError, PrepareError},
     prepared::Prepared,
     probe::Probes,
+    receipts::Receipts,
+    retry_after::parse as parse_retry_after,
 };

@@ -16,6 +16,7 @@ use countersign_shared::{
     signature::ed25519::SigningKey,
 };
 use http::Uri;
+use url::Url;
 
 use super::{clients::Clients, credential::Ready, prepare_error::PrepareError};
 
@@ -38,6 +39,8 @@ pub struct Prepared {
     candidate: Option<Ready>,
     /// Presented when the receiver refuses the active one.
     pub(super) fallback: Option<Ready>,
+    /// The URL, if a receipt is signed for each attempt.
+    pub(super) receipts_for: Option<Url>,
     /// How the receiver refused the active certificate, once it has and took the fallback.
     refusal: ArcSwapOption<CertificateRefusal>,
     was_used: AtomicBool,
@@ -70,6 +73,7 @@ impl Prepared {
             signing_secrets: bundle.signing_secrets,
             attempt_timeout: bundle.attempt_timeout,
             concurrency_limit: bundle.concurrency_limit,
+            receipts_for: bundle.receipts.then_some(bundle.url),
             refusal: ArcSwapOption::empty(),
             was_used: AtomicBool::new(false),
         })

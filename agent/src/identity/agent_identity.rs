@@ -125,6 +125,14 @@ impl Identity {
         keys::sign(&self.private_key, &hpke::vouched(&self.agent, sealing_key))
     }
 
+    /// Signs a receipt.
+    ///
+    /// # Errors
+    /// As [`Identity::vouch`].
+    pub fn sign_receipt(&self, receipt: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        keys::sign(&self.private_key, receipt)
+    }
+
     /// Whether the certificate is within its validity.
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
         self.not_before <= now && now < self.not_after

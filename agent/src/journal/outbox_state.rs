@@ -215,6 +215,7 @@ pub(super) mod testing {
             retry_after: None,
             detail: "".into(),
             refused: None,
+            receipt: None,
         };
         (lease(&outcome), outcome)
     }

@@ -39,6 +39,7 @@ pub(super) const FIELDS: &[&str] = &[
     "rate_limit_per_second",
     "signature_schemes",
     "ordering_failure",
+    "delivery_receipts",
 ];
 
 /// A new destination's configuration; `url` is required, the rest has defaults.
@@ -58,6 +59,7 @@ pub(super) fn new(violations: &mut Violations, wire: &v1::Destination) -> Destin
         signatures: SignatureSchemes::default(),
         policy: DeliveryPolicy::default(),
         ordering_failure: OrderingFailure::default(),
+        delivery_receipts: false,
     };
     for field in FIELDS
         .iter()
@@ -156,6 +158,7 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
         "rate_limit_per_second" => wire.rate_limit_per_second != 0,
         "signature_schemes" => !wire.signature_schemes.is_empty(),
         "ordering_failure" => wire.ordering_failure != 0,
+        "delivery_receipts" => wire.delivery_receipts,
         _ => false,
     }
 }
@@ -221,6 +224,7 @@ pub(super) fn apply(
             Some(ordering_failure) => config.ordering_failure = ordering_failure,
             None => violations.add(name, "is not a known reaction"),
         },
+        "delivery_receipts" => config.delivery_receipts = wire.delivery_receipts,
         _ => {}
     }
 }
@@ -314,6 +318,7 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
             .map(ToString::to_string)
             .collect(),
         ordering_failure: ordering_failure_to_wire(config.ordering_failure).into(),
+        delivery_receipts: config.delivery_receipts,
         active_client_certificate: match version {
             0 => String::new(),
             version => format!("{}/clientCertificates/{version}", destination.name),

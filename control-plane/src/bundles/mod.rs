@@ -137,6 +137,7 @@ fn assemble(
         attempt_timeout: config.attempt_timeout,
         concurrency_limit: config.concurrency_limit,
         allowed_ranges: config.allowed_ranges.clone(),
+        receipts: config.delivery_receipts,
     })
 }
 

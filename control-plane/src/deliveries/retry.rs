@@ -110,6 +110,7 @@ mod tests {
             retry_after,
             detail: "".into(),
             refused: None,
+            receipt: None,
         }
     }
 

@@ -30,7 +30,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// RFC 2585 section 4.2.
 const CRL: &str = "application/pkix-crl";
 
-/// A file of an authority: `shared.pem`, `shared/{generation}.{form}`, `accounts/{account}.pem` or
+/// A file of an authority: `agents.pem`, which receipts are verified with, `shared.pem`, `shared/{generation}.{form}`, `accounts/{account}.pem` or
 /// `accounts/{account}/{generation}.{form}`.
 struct File<'a> {
     owner: AuthorityOwner,
@@ -41,7 +41,10 @@ struct File<'a> {
 impl<'a> File<'a> {
     fn parse(path: &'a str) -> Option<Self> {
         let (owner, rest) = match path.strip_prefix("accounts/") {
-            None => (AuthorityOwner::Shared, path.strip_prefix("shared")?),
+            None => match path.strip_prefix("agents") {
+                Some(rest) => (AuthorityOwner::Agents, rest),
+                None => (AuthorityOwner::Shared, path.strip_prefix("shared")?),
+            },
             Some(path) => {
                 // Ids have neither.
                 let (id, _) = path.split_at(path.find(['/', '.'])?);

@@ -239,6 +239,7 @@ mod tests {
             retry_after: None,
             detail: "".into(),
             refused: None,
+            receipt: None,
         }
     }
 

@@ -105,6 +105,8 @@ pub struct DestinationConfig {
     pub allowed_ranges: Vec<AddressRange>,
     /// What becomes of an ordering key when one of its deliveries ends as a dead letter.
     pub ordering_failure: OrderingFailure,
+    /// Whether agents sign a receipt for each attempt.
+    pub delivery_receipts: bool,
 }
 
 /// One HTTPS URL of an account.

@@ -38,6 +38,7 @@ pub(super) fn config() -> DestinationConfig {
         policy: DeliveryPolicy::default(),
         allowed_ranges: Vec::new(),
         ordering_failure: crate::model::OrderingFailure::Hold,
+        delivery_receipts: false,
     }
 }
 

@@ -154,6 +154,7 @@ pub(super) fn config(url: &str) -> DestinationConfig {
         },
         allowed_ranges: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
         ordering_failure: crate::model::OrderingFailure::Hold,
+        delivery_receipts: true,
     }
 }
 

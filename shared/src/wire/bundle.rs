@@ -44,6 +44,7 @@ pub fn bundle_to_wire(bundle: &Bundle) -> v1::Bundle {
             .map(ToString::to_string)
             .collect(),
         sealed_secrets: None,
+        delivery_receipts: bundle.receipts,
         standby_certificates: standby
             .map(|(credential, usage)| v1::StandbyCertificate {
                 client_certificate_version: version(credential),
@@ -130,6 +131,7 @@ pub fn bundle_from_wire(bundle: v1::Bundle) -> Result<Bundle, WireError> {
             .filter(|limit| *limit > 0)
             .ok_or(WireError::Value("concurrency_limit"))?,
         allowed_ranges: allowed_ranges_from_wire(&bundle.allowed_ranges)?,
+        receipts: bundle.delivery_receipts,
     })
 }
 
@@ -203,6 +205,7 @@ mod tests {
             attempt_timeout: Duration::from_secs(30),
             concurrency_limit: CONCURRENCY_LIMIT.2,
             allowed_ranges: vec!["10.1.0.0/16".parse().unwrap()],
+            receipts: true,
         };
         let wire = bundle_to_wire(&bundle);
         assert!(!format!("{wire:?}").contains("private_key"));

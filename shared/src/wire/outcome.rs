@@ -8,9 +8,12 @@ use super::{
     WireError, class_from_wire, class_to_wire, delivery_id, duration_from_wire, duration_to_wire,
     epoch, timestamp_from_wire, timestamp_to_wire,
 };
-use crate::outcome::{
-    Alert, AttemptTimings, CertificateRefusal, HandshakeRecord, MAX_ACCEPTABLE_CA_NAMES, Outcome,
-    PresentedCertificate, ServerCertificate,
+use crate::{
+    outcome::{
+        Alert, AttemptTimings, CertificateRefusal, HandshakeRecord, MAX_ACCEPTABLE_CA_NAMES,
+        Outcome, PresentedCertificate, ServerCertificate,
+    },
+    receipt::MAX_LENGTH,
 };
 
 /// To the wire.
@@ -135,6 +138,7 @@ pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
         retry_after: outcome.retry_after.map(duration_to_wire),
         detail: outcome.detail.clone().into_owned(),
         refused_certificate: outcome.refused.as_deref().map(refusal_to_wire),
+        receipt: outcome.receipt.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
@@ -156,6 +160,14 @@ fn refusal_from_wire(refusal: v1::CertificateRefusal) -> Result<CertificateRefus
         handshake: refusal.handshake.map(handshake_from_wire).transpose()?,
         detail: detail_from_wire(&refusal.detail),
     })
+}
+
+/// Whether it is one is for whoever verifies it.
+fn receipt_from_wire(receipt: String) -> Result<Option<Box<str>>, WireError> {
+    if receipt.len() > MAX_LENGTH || !receipt.is_ascii() {
+        return Err(WireError::Value("receipt"));
+    }
+    Ok((!receipt.is_empty()).then(|| receipt.into()))
 }
 
 /// An HTTP status; none for 0.
@@ -192,6 +204,7 @@ pub fn outcome_from_wire(outcome: v1::Outcome) -> Result<Outcome, WireError> {
             .refused_certificate
             .map(|refusal| refusal_from_wire(refusal).map(Box::new))
             .transpose()?,
+        receipt: receipt_from_wire(outcome.receipt)?,
     })
 }
 
@@ -241,6 +254,7 @@ mod tests {
                 handshake: Some(HandshakeRecord::default()),
                 detail: "unknown".into(),
             })),
+            receipt: Some("a.b.c".into()),
         }
     }
 

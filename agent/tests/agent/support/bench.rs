@@ -73,6 +73,7 @@ pub(crate) fn bundle(url: &str, client: &Leaf, server_cas: Vec<CertificateDer<'s
         signing_seeds: Vec::new(),
         concurrency_limit: 64,
         allowed_ranges: Vec::new(),
+        receipts: false,
     }
 }
 
@@ -113,6 +114,7 @@ impl Bench {
             tasks: tasks.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
+            receipts: None,
             activations: sender,
         });
         Self {

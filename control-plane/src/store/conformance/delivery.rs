@@ -85,6 +85,7 @@ pub(super) fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
         retry_after: None,
         detail: "".into(),
         refused: None,
+        receipt: Some("a.b.c".into()),
     }
 }
 

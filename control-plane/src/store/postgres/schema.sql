@@ -116,6 +116,7 @@ CREATE TABLE destinations (
     -- Since when attempts fail and none has been delivered.
     failing_since      BIGINT,
     ordering_failure   TEXT COLLATE "C" NOT NULL,
+    delivery_receipts  BIGINT NOT NULL,
     state              TEXT COLLATE "C" NOT NULL,
     active_certificate BIGINT NOT NULL,
     generation         BIGINT NOT NULL,

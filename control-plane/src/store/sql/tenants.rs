@@ -413,9 +413,9 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let insert = "INSERT INTO destinations
                   (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
                    minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges,
-                   signatures, retry_waits, retry_deadline, rate_limit, ordering_failure, state,
+                   signatures, retry_waits, retry_deadline, rate_limit, ordering_failure, delivery_receipts, state,
                    active_certificate, generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)
                   ON CONFLICT DO NOTHING RETURNING key";
     let made = params![
         account,
@@ -436,6 +436,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
         Column(config.ordering_failure),
+        i64::from(config.delivery_receipts),
         Column(DestinationState::Enabled),
         new.certificate
             .as_ref()
@@ -465,7 +466,7 @@ fn update_config(
                   display_name = ?, url = ?, trust_model = ?, key_algorithm = ?, region = ?,
                   server_ca_pem = ?, minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
                   allowed_ranges = ?, signatures = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?, ordering_failure = ?,
-                  updated_at = ?, generation = generation + 1,
+                  delivery_receipts = ?, updated_at = ?, generation = generation + 1,
                   revision = revision + 1
                   WHERE key = ?";
     let made = params![
@@ -485,6 +486,7 @@ fn update_config(
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
         Column(config.ordering_failure),
+        i64::from(config.delivery_receipts),
         Column(now),
         old.key.0
     ];
@@ -574,6 +576,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             },
             allowed_ranges: get(row, "allowed_ranges")?,
             ordering_failure: get(row, "ordering_failure")?,
+            delivery_receipts: row.get::<_, i64>("delivery_receipts")? != 0,
         },
         state: get(row, "state")?,
         failing_since: get_optional(row, "failing_since")?,

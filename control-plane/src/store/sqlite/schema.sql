@@ -113,6 +113,7 @@ CREATE TABLE destinations (
     -- Since when attempts fail and none has been delivered.
     failing_since      INTEGER,
     ordering_failure   TEXT NOT NULL,
+    delivery_receipts  INTEGER NOT NULL,
     state              TEXT NOT NULL,
     active_certificate INTEGER NOT NULL,
     generation         INTEGER NOT NULL,

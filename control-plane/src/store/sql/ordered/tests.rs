@@ -479,6 +479,7 @@ fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
         retry_after: None,
         detail: "".into(),
         refused: None,
+        receipt: None,
     }
 }
 
