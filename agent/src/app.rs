@@ -14,10 +14,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
+    config::{Config, JournalKey},
     data_dir::{DataDir, DataDirError},
     deliver::{self, Activation, Clients, Dialler, Lanes, Probes, Receipts},
-    identity::{FileError, Held, IdentityFile, KekError, OnDisk, open_kek, renew},
+    identity::{
+        FileError, Held, IdentityFile, JournalKeyError, KekError, OnDisk, journal_key, kek_file,
+        open_kek, renew,
+    },
     journal::{self, Contents, Journal, JournalError, Outbox},
     metrics::Metrics,
     status::StatusListener,
@@ -43,6 +46,9 @@ pub enum AppError {
     /// The identity file.
     #[error(transparent)]
     Identity(#[from] FileError),
+    /// The journal's key.
+    #[error(transparent)]
+    JournalKey(#[from] JournalKeyError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -107,7 +113,7 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         return Err(AppError::NotEnrolled(shown));
     }
     let data_dir = DataDir::take(&config.data_dir)?;
-    let (kek, file, identity) = identity(&data_dir, &metrics)?;
+    let (kek, file, identity) = identity(config, &data_dir, &metrics)?;
     let listener = match config.listen_http {
         Some(address) => Some((
             address,
@@ -118,7 +124,17 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         None => None,
     };
 
-    let (store, contents) = journal::open(data_dir.path(), &kek, clock.now())?;
+    let places = Places::new(
+        &config.control_planes,
+        &identity.load().control_plane,
+        config.stay,
+    );
+    tracing::info!(control_planes = %places, "served by any of these");
+    let journal_key = match config.journal_key {
+        JournalKey::File => kek,
+        JournalKey::ControlPlane => journal_key::released(&identity.load(), &places).await?,
+    };
+    let (store, contents) = journal::open(data_dir.path(), &journal_key, clock.now())?;
     let Contents { bundles, outcomes } = contents;
     let journal = Journal::start(store, &tasks)?;
     let outbox = Arc::new(Outbox::new(journal.clone(), outcomes, Arc::clone(&metrics)));
@@ -137,12 +153,6 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     let intake = BundleIntake::new(lanes.clone(), Arc::clone(&clients), journal);
     intake.restore(&bundles);
 
-    let places = Places::new(
-        &config.control_planes,
-        &identity.load().control_plane,
-        config.stay,
-    );
-    tracing::info!(control_planes = %places, "served by any of these");
     let shutdown = tasks.shutdown().clone();
     let finished = CancellationToken::new();
     let up = upstream::Parts {
@@ -201,11 +211,12 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
 
 /// The agent's key, its identity file, and the identity in it.
 fn identity(
+    config: &Config,
     data_dir: &DataDir,
     metrics: &Metrics,
 ) -> Result<(SealingKey, IdentityFile, Held), AppError> {
     let path = data_dir.path();
-    let kek = open_kek(path)?;
+    let kek = open_kek(&kek_file(path, config.kek_file.as_deref()))?;
     let file = IdentityFile::new(path, &kek);
     let OnDisk::Enrolled(identity) = file.load()? else {
         return Err(AppError::NotEnrolled(path.display().to_string()));

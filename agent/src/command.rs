@@ -63,9 +63,12 @@ struct EnrollArguments {
     /// File with the join token; - is standard input.
     #[arg(long, value_name = "FILE", required_unless_present = "token")]
     token_file: Option<PathBuf>,
-    /// The join token. Other users of this host may see it while the command runs.
-    #[arg(long, conflicts_with = "token_file")]
+    /// Refused: arguments can be seen by every user of the host.
+    #[arg(long, hide = true, conflicts_with = "token_file")]
     token: Option<String>,
+    /// File with the agent's key, made there if it is not. Default: kek in the data directory.
+    #[arg(long, value_name = "FILE")]
+    kek_file: Option<PathBuf>,
     /// The agent's name: 1 to 63 of a-z, 0-9 and '-'. Default: made from the host's name.
     #[arg(long)]
     name: Option<String>,
@@ -94,6 +97,9 @@ struct RunArguments {
     /// several of one installation, of which any will do.
     #[arg(long, value_name = "https://HOST:PORT")]
     control_plane: Vec<String>,
+    /// File with the agent's key, where it was enrolled with one that is not in the data directory.
+    #[arg(long, value_name = "FILE")]
+    kek_file: Option<PathBuf>,
     /// Serve /metrics, /livez and /readyz there; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_http: Option<String>,
@@ -163,16 +169,22 @@ fn enrollment(arguments: EnrollArguments) -> Result<Enrollment, String> {
             .ok_or("the host's name makes no agent name: give one with --name")?,
     };
     let token = match (arguments.token, arguments.token_file) {
-        (Some(token), _) => SecretText::from(token),
+        (Some(_), _) => {
+            return Err("--token is refused: arguments can be seen by every user of this host, and are kept in \
+                        the shell's history. Write the token to a file, or to standard input, and give \
+                        --token-file FILE or --token-file -"
+                .to_owned());
+        }
         (None, Some(file)) => read_token(&file)
             .map_err(|error| format!("--token-file {}: {error}", file.display()))?,
-        (None, None) => return Err("give the join token with --token-file or --token".to_owned()),
+        (None, None) => return Err("give the join token with --token-file".to_owned()),
     };
     let token = JoinToken::parse(token.expose()).map_err(|error| error.to_string())?;
     Ok(Enrollment {
         control_plane,
         token,
         agent,
+        kek_file: arguments.kek_file,
     })
 }
 
@@ -213,6 +225,7 @@ fn sources(arguments: RunArguments) -> Sources {
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
     let overrides = [
         ("data_dir", arguments.data_dir.map(path)),
+        ("kek.file", arguments.kek_file.map(path)),
         ("listen.http", arguments.listen_http),
         ("log.format", arguments.log_format),
         ("log.filter", arguments.log_filter),

@@ -1,7 +1,7 @@
 //! The configuration of `agent run`: a TOML file, flags over it, read once, every mistake reported
 //! at once. What enrollment decided (control plane, name, identity) is not in it.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use countersign_shared::{
     config::{Mistake, Mistakes, Reader},
@@ -19,6 +19,10 @@ use crate::{
 pub struct Config {
     /// Where identity, key and journal are.
     pub data_dir: PathBuf,
+    /// Where the agent's key is. Default: `kek` in the data directory.
+    pub kek_file: Option<PathBuf>,
+    /// Where the journal's key comes from. Default: it follows from the agent's key.
+    pub journal_key: JournalKey,
     /// Where metrics and health are served; nowhere when absent.
     pub listen_http: Option<SocketAddr>,
     /// Control planes of the installation, to be served by any of. Default: where it was enrolled.
@@ -39,6 +43,28 @@ pub struct Config {
     pub log_filter: String,
     /// How long stopping may take. 1 to 300 s, default 10 s.
     pub shutdown_deadline: Duration,
+}
+
+/// Where the journal's key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JournalKey {
+    /// It follows from the agent's key, which is in a file.
+    #[default]
+    File,
+    /// The control plane releases it at each start, and it is held in memory alone.
+    ControlPlane,
+}
+
+impl FromStr for JournalKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "file" => Ok(Self::File),
+            "control-plane" => Ok(Self::ControlPlane),
+            _ => Err("is neither 'file' nor 'control-plane'"),
+        }
+    }
 }
 
 /// What the command line says about the configuration.
@@ -81,6 +107,8 @@ fn parse(
     let mut reader = Reader::new(name, text, overrides);
     let data_dir = reader.path("data_dir");
     let data_dir = reader.required("data_dir", data_dir);
+    let kek_file = reader.path("kek.file");
+    let journal_key = reader.parsed("journal.key").unwrap_or_default();
     let listen_http = reader.listen_address("listen.http");
     let control_planes = reader.parsed_list("control_planes").unwrap_or_default();
     let stay = reader.seconds("control_plane_stay_seconds", 1..=86_400);
@@ -97,6 +125,8 @@ fn parse(
     reader.finish(|| {
         Some(Config {
             data_dir: data_dir?,
+            kek_file,
+            journal_key,
             listen_http,
             control_planes,
             stay: stay.unwrap_or(Duration::from_secs(2_700)),

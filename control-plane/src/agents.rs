@@ -7,7 +7,7 @@ use countersign_shared::{
     join_token,
     name::{AgentName, Id, JoinTokenName},
     random,
-    secret::{self, SecretText},
+    secret::{self, SecretBytes, SecretText},
     time::{Clock, Timestamp},
 };
 use thiserror::Error;
@@ -16,6 +16,7 @@ use crate::{
     ca::{self, CaError, SigningAuthority},
     model::{Agent, DestinationKey, Enrollment, JoinToken, JoinTokenUse, Renewal},
     store::{Store, StoreError},
+    vault::{INSTALLATION, Vault},
 };
 
 /// Shortest and longest life of a join token, and the default.
@@ -80,6 +81,8 @@ pub struct Identity {
 pub struct Agents {
     /// The truth.
     pub store: Arc<dyn Store>,
+    /// What journal keys follow from.
+    pub vault: Arc<Vault>,
     /// Signs identities.
     pub authority: Arc<SigningAuthority>,
     /// SHA-256 of the public key of the CA of the control plane's server certificate.
@@ -202,6 +205,18 @@ impl Agents {
         let not_after = Some(identity.agent.identity_not_after);
         self.store.agent_seen(name, None, not_after, now).await?;
         Ok(identity)
+    }
+
+    /// The key of an agent's journal.
+    ///
+    /// # Errors
+    /// [`EnrollError`] when it is not let in, or the key can't be had.
+    pub async fn journal_key(&self, agent: &AgentName) -> Result<SecretBytes, EnrollError> {
+        let agent = self.store.agent(agent).await?;
+        let_in(&agent)?;
+        let scope = self.vault.scope(self.store.as_ref(), INSTALLATION).await;
+        let scope = scope.map_err(CaError::from)?;
+        Ok(scope.journal_key(&agent.name, agent.created_at))
     }
 
     async fn issue(
@@ -332,6 +347,7 @@ mod tests {
         let authority = ca::new_agents_authority("test", &root, &scope, serials, now).unwrap();
         let agents = Agents {
             store: Arc::new(store),
+            vault: Arc::new(vault),
             authority: Arc::new(authority),
             server_pin: [0; 32],
             trust_domain: "test.internal".into(),

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use countersign_shared::{
-    name::{AccountName, DeliveryId, DestinationName},
+    name::{AccountName, AgentName, DeliveryId, DestinationName},
     seal::{KEY_LENGTH, OVERHEAD, SealError, SealingKey},
     secret::SecretBytes,
     signature::ed25519::SigningKey,
@@ -394,6 +394,14 @@ impl ScopeKey {
         let seed = self.key.derive(b"audit log checkpoints");
         let unfit = || VaultError::Seal("audit key".to_owned(), SealError::DoesNotOpen);
         SigningKey::from_seed(seed.expose()).ok_or_else(unfit)
+    }
+
+    /// The key that an agent's journal is sealed with, where it is released: it follows from the installation's
+    /// data key. `since` tells agents apart that have the same name one after the other.
+    pub fn journal_key(&self, agent: &AgentName, since: Timestamp) -> SecretBytes {
+        let purpose = format!("journal of {agent} since {}", since.as_unix_micros());
+        let key = self.key.derive(purpose.as_bytes());
+        SecretBytes::from(key.expose().expose().to_vec())
     }
 
     /// Seals a delivery's content, which lies in several pieces.

@@ -112,6 +112,11 @@ pub fn vouched(agent: &AgentName, public: &[u8; PUBLIC_LENGTH]) -> Vec<u8> {
     [VOUCHED, agent.to_string().as_bytes(), b"\n", public].concat()
 }
 
+/// The additional data of a released journal key.
+pub fn journal_key_of(agent: &AgentName) -> Vec<u8> {
+    format!("journal key of {agent}").into_bytes()
+}
+
 /// Checks that the key of `certificate` vouches for a sealing key of `agent`.
 ///
 /// # Errors

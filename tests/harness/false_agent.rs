@@ -40,6 +40,7 @@ impl FalseAgent {
     pub async fn connect(folder: &Path, agents_url: &str, token: &str, name: &str) -> Self {
         let url: ControlPlaneUrl = agents_url.parse().expect("a URL");
         let enrollment = Enrollment {
+            kek_file: None,
             control_plane: url.clone(),
             token: JoinToken::parse(token).expect("a join token"),
             agent: Id::chosen(name).expect("an id").into(),

@@ -11,6 +11,7 @@ mod a_full_backlog_refuses_and_loses_nothing;
 mod a_kek_moves_to_a_key_service;
 mod a_key_service_may_be_away;
 mod agents_leave_nothing_waiting;
+mod agents_need_keep_no_key_on_disk;
 mod alerts_open_and_resolve_by_themselves;
 mod an_embedded_store_moves_to_a_server;
 mod bad_input_changes_nothing;

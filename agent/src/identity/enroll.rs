@@ -4,7 +4,10 @@
 //! lost answer asks for the same key. The control plane must present the CA that the token pins
 //! before it learns anything of the token.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use countersign_proto::v1::{
     EnrollRequest, EnrollResponse, enrollment_service_client::EnrollmentServiceClient,
@@ -19,7 +22,7 @@ use thiserror::Error;
 use super::{
     agent_identity::{Identity, IdentityError, Parts, der_chain},
     file::{FileError, IdentityFile, OnDisk, Pending},
-    kek::{KekError, open_kek, open_or_create_kek},
+    kek::{KekError, kek_file, open_kek, open_or_create_kek},
     keys,
     pin::PinVerifier,
 };
@@ -37,6 +40,8 @@ pub struct Enrollment {
     pub token: JoinToken,
     /// The name that the agent wants.
     pub agent: AgentName,
+    /// Where the agent\'s key is, or is made. Default: `kek` in the data directory.
+    pub kek_file: Option<PathBuf>,
 }
 
 /// How enrollment ended well.
@@ -128,7 +133,8 @@ pub async fn enroll(
         return Ok(Enrolled::Already(already));
     }
     let taken = DataDir::take(data_dir)?;
-    let file = IdentityFile::new(taken.path(), &open_or_create_kek(taken.path())?);
+    let kek = kek_file(taken.path(), enrollment.kek_file.as_deref());
+    let file = IdentityFile::new(taken.path(), &open_or_create_kek(&kek)?);
     let pending = pending(&file, enrollment)?;
     let identity = exchange(enrollment, &pending).await?;
     file.save_identity(&identity)?;
@@ -144,7 +150,8 @@ fn existing(
     if !data_dir.join("identity").exists() {
         return Ok(None);
     }
-    let file = IdentityFile::new(data_dir, &open_kek(data_dir)?);
+    let kek = kek_file(data_dir, enrollment.kek_file.as_deref());
+    let file = IdentityFile::new(data_dir, &open_kek(&kek)?);
     let OnDisk::Enrolled(identity) = file.load()? else {
         return Ok(None);
     };

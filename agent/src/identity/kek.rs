@@ -1,7 +1,10 @@
 //! The agent's key-encryption key: 32 random bytes in a file of its own, mode 0600, made at
 //! enrollment. Identity and journal are sealed with keys derived from it.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use countersign_shared::{
@@ -34,30 +37,33 @@ pub enum KekError {
     Malformed(String),
 }
 
-/// Opens the key of a data directory.
+/// Where the key is: the file that was configured, or one in the data directory.
+pub fn kek_file(data_dir: &Path, configured: Option<&Path>) -> PathBuf {
+    configured.map_or_else(|| data_dir.join(FILE_NAME), Path::to_path_buf)
+}
+
+/// Opens the key in a file.
 ///
 /// # Errors
 /// [`KekError`], also when there is none.
-pub fn open_kek(data_dir: &Path) -> Result<SealingKey, KekError> {
-    let path = data_dir.join(FILE_NAME);
-    let content = files::read_private(&path).map_err(|error| file_error(&path, error))?;
+pub fn open_kek(path: &Path) -> Result<SealingKey, KekError> {
+    let content = files::read_private(path).map_err(|error| file_error(path, error))?;
     let content = Zeroizing::new(content);
     parse(&content).ok_or_else(|| KekError::Malformed(path.display().to_string()))
 }
 
-/// Opens the key of a data directory, and makes one where there is none.
+/// Opens the key in a file, and makes one where there is none.
 ///
 /// # Errors
 /// [`KekError`].
-pub fn open_or_create_kek(data_dir: &Path) -> Result<SealingKey, KekError> {
-    let path = data_dir.join(FILE_NAME);
+pub fn open_or_create_kek(path: &Path) -> Result<SealingKey, KekError> {
     if path.exists() {
-        return open_kek(data_dir);
+        return open_kek(path);
     }
     let key = SealingKey::generate();
     let encoded = Zeroizing::new(STANDARD.encode(key.expose().expose()));
     let content = Zeroizing::new(format!("{HEADER}\n{}\n", *encoded));
-    files::create_private(&path, content.as_bytes()).map_err(|error| file_error(&path, error))?;
+    files::create_private(path, content.as_bytes()).map_err(|error| file_error(path, error))?;
     Ok(key)
 }
 
@@ -86,15 +92,13 @@ mod tests {
     #[test]
     fn the_key_is_made_once_and_a_spoilt_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            open_kek(folder.path()),
-            Err(KekError::File { .. })
-        ));
-        let made = open_or_create_kek(folder.path()).unwrap();
-        let again = open_or_create_kek(folder.path()).unwrap();
+        let file = kek_file(folder.path(), None);
+        assert!(matches!(open_kek(&file), Err(KekError::File { .. })));
+        let made = open_or_create_kek(&file).unwrap();
+        let again = open_or_create_kek(&file).unwrap();
         assert!(made.expose() == again.expose());
-        files::replace_private(&folder.path().join(FILE_NAME), b"something else\n").unwrap();
-        let error = open_or_create_kek(folder.path()).unwrap_err().to_string();
+        files::replace_private(&file, b"something else\n").unwrap();
+        let error = open_or_create_kek(&file).unwrap_err().to_string();
         assert!(error.contains("is not a key"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ mod agent_identity;
 pub mod enroll;
 mod file;
 mod host_name;
+pub mod journal_key;
 mod kek;
 mod keys;
 mod pin;
@@ -19,5 +20,6 @@ pub use self::{
     agent_identity::{Held, Identity, IdentityError, Parts},
     file::{FileError, IdentityFile, OnDisk, Pending},
     host_name::name_from_host,
-    kek::{KekError, open_kek, open_or_create_kek},
+    journal_key::JournalKeyError,
+    kek::{KekError, kek_file, open_kek, open_or_create_kek},
 };

@@ -28,6 +28,7 @@ use crate::support::{control_plane::ControlPlane, pki::Authority};
 
 async fn enroll_at(url: &str, token: JoinToken, data_dir: &Path) -> Result<Enrolled, EnrollError> {
     let enrollment = Enrollment {
+        kek_file: None,
         control_plane: url.parse().unwrap(),
         token,
         agent: "agents/edge-1".parse().unwrap(),

@@ -222,6 +222,7 @@ async fn enrolled(
         .parse()
         .map_err(|_| unreadable())?;
     let enrollment = Enrollment {
+        kek_file: None,
         control_plane: url.clone(),
         token: JoinToken::parse(token.expose()).map_err(|_| unreadable())?,
         agent: id.into(),

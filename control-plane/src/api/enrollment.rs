@@ -3,8 +3,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use countersign_proto::v1::{self, enrollment_service_server::EnrollmentService};
-use countersign_shared::name::AgentName;
-use tonic::{Request, Response, Status};
+use countersign_shared::{
+    hpke::{self, HpkeError},
+    name::AgentName,
+};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     authenticate::{self, Peer},
@@ -15,6 +18,7 @@ use crate::{
     agents::{Agents, EnrollError},
     alerts::{Alerts, Verdict},
     audit::{self, Call, Refusal, Refusals},
+    auditing::AuditLog,
     auth::{Attempts, Source},
     dispatch::Attach,
     model::{AlertCause, AlertSeverity, Finding},
@@ -104,6 +108,43 @@ impl EnrollmentService for EnrollmentApi {
         let renewed = renewed.map_err(status::enroll)?;
         Ok(Response::new(v1::RenewIdentityResponse {
             certificate_chain: renewed.chain.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn release_journal_key(
+        &self,
+        request: Request<v1::ReleaseJournalKeyRequest>,
+    ) -> Result<Response<v1::ReleaseJournalKeyResponse>, Status> {
+        let agent = authenticate::agent(&request)?;
+        let certificate = authenticate::agent_certificate(&request)?;
+        let address = address(&request);
+        let request = request.into_inner();
+        let refused = |error: HpkeError| {
+            let text = format!("sealing_key {error}");
+            status::status(Code::InvalidArgument, "SEALING_KEY_REFUSED", text)
+        };
+        let (key, signature) = (&request.sealing_key, &request.sealing_key_signature);
+        let public = hpke::check_vouched(&agent, key, signature, &certificate).map_err(refused)?;
+        let (name, method) = (agent.to_string(), "EnrollmentService/ReleaseJournalKey");
+        let clock = Arc::clone(&self.agents.clock);
+        let call = Call::new(&name, address, method, key, vec![name.clone()], clock);
+        let released = audit::scope(call, async {
+            let key = self
+                .agents
+                .journal_key(&agent)
+                .await
+                .map_err(status::enroll)?;
+            // Before it goes out.
+            let recorded = AuditLog::discloses(self.agents.store.as_ref()).await;
+            recorded.map_err(status::store)?;
+            Ok::<_, Status>(key)
+        });
+        let released = released.await?;
+        let aad = hpke::journal_key_of(&agent);
+        let sealed = hpke::seal(&public, &aad, &released).map_err(refused)?;
+        Ok(Response::new(v1::ReleaseJournalKeyResponse {
+            encapsulated_key: sealed.encapsulated_key.into(),
+            ciphertext: sealed.ciphertext.into(),
         }))
     }
 }

@@ -99,6 +99,7 @@ impl Services {
         let sessions = Arc::new(Sessions::new(metrics.clone()));
         let agents = Agents {
             store: store(),
+            vault: vault(),
             authority: Arc::clone(&opened.agents),
             server_pin,
             trust_domain: Arc::clone(&trust_domain),

@@ -15,7 +15,8 @@ use std::{
 
 use countersign_proto::v1::{
     self, ConnectRequest, ConnectResponse, EnrollRequest, EnrollResponse, Hello,
-    RenewIdentityRequest, RenewIdentityResponse,
+    ReleaseJournalKeyRequest, ReleaseJournalKeyResponse, RenewIdentityRequest,
+    RenewIdentityResponse,
     agent_session_service_server::{AgentSessionService, AgentSessionServiceServer},
     connect_request::Message as FromAgent,
     connect_response::Message as ToAgent,
@@ -311,6 +312,13 @@ impl EnrollmentService for State {
             return Err(Status::unavailable("try again"));
         }
         Ok(Response::new(RenewIdentityResponse { certificate_chain }))
+    }
+
+    async fn release_journal_key(
+        &self,
+        _: Request<ReleaseJournalKeyRequest>,
+    ) -> Result<Response<ReleaseJournalKeyResponse>, Status> {
+        Err(Status::unimplemented("these agents keep their own"))
     }
 }
 

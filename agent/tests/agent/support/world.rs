@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use countersign_agent::{
     app::{self, AppError},
-    config::Config,
+    config::{Config, JournalKey},
     identity::enroll::{Enrollment, enroll},
 };
 use countersign_proto::v1::{self, BundleStatus, Job, connect_response::Message as ToAgent};
@@ -73,6 +73,7 @@ impl World {
         .await;
         let folder = tempfile::tempdir().unwrap();
         let enrollment = Enrollment {
+            kek_file: None,
             control_plane: control_plane.url().parse().unwrap(),
             token: control_plane.token(),
             agent: "agents/edge-1".parse().unwrap(),
@@ -135,6 +136,8 @@ impl World {
 pub(crate) fn config(data_dir: &Path) -> Config {
     Config {
         data_dir: data_dir.to_owned(),
+        kek_file: None,
+        journal_key: JournalKey::File,
         listen_http: Some("127.0.0.1:0".parse().unwrap()),
         control_planes: Vec::new(),
         stay: Duration::from_secs(60),
