@@ -44,7 +44,9 @@ fn who_takes_back_what_it_asks_for_is_shown_the_door() {
             tokio::select! {
                 ended = connection => {
                     let error = ended.unwrap_err();
-                    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{error}");
+                    // What still was on its way to a closed socket can take the farewell along.
+                    let calm = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+                    assert!(calm || error.is_io(), "{error}");
                     None
                 }
                 taken_back = take_back(requests) => taken_back,

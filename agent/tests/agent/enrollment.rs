@@ -11,7 +11,7 @@ use countersign_agent::{
     identity::{
         Held, IdentityFile, OnDisk,
         enroll::{EnrollError, Enrolled, Enrollment, enroll},
-        open_kek, renew,
+        kek_file, open_kek, renew,
     },
     metrics::Metrics,
     transport::Places,
@@ -146,7 +146,7 @@ async fn renewed(control_plane: &ControlPlane, data_dir: &Path) -> (Held, OnDisk
     };
     let end = identity.not_after;
     let held: Held = Arc::new(ArcSwap::from_pointee(identity));
-    let kek = open_kek(data_dir).unwrap();
+    let kek = open_kek(&kek_file(data_dir, None)).unwrap();
     let metrics = Arc::new(Metrics::default());
     let shutdown = CancellationToken::new();
     let renewal = renew::keep_fresh(

@@ -393,7 +393,8 @@ mod tests {
         let mut violations = Violations::default();
         new(&mut violations, &wire);
         let message = violations.check().unwrap_err().message().to_owned();
-        for field in FIELDS {
+        // A switch can't be wrong.
+        for field in FIELDS.iter().filter(|it| **it != "delivery_receipts") {
             assert!(
                 message.contains(&format!("destination.{field}")),
                 "{field}: {message}"

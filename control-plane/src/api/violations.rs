@@ -12,9 +12,10 @@ const MAX_REQUEST_ID: usize = 100;
 /// Longest name for people.
 const MAX_DISPLAY_NAME: usize = 200;
 
-/// How many bad fields an answer names, and how many characters it takes for a field and its problem. Errors travel
-/// in HTTP/2 headers, which clients refuse when they are large (many at 8 KiB), and then nobody sees them.
-const SHOWN: usize = 12;
+/// How many bytes an answer has for bad fields and their problems, and how many characters for one field and its
+/// problem. Errors travel in HTTP/2 headers, which clients refuse when they are large (many at 8 KiB), and then
+/// nobody sees them; and each is told twice, as text and as details for programs.
+const SHOWN: usize = 2500;
 const FIELD: usize = 80;
 const PROBLEM: usize = 200;
 
@@ -141,10 +142,14 @@ impl Violations {
             "countersign",
             HashMap::<String, String>::new(),
         );
-        let more = self.0.len().saturating_sub(SHOWN);
-        let mut message = Vec::with_capacity(self.0.len().min(SHOWN) + 1);
-        for (field, problem) in self.0.into_iter().take(SHOWN) {
+        let (mut message, mut room, mut more) = (Vec::new(), SHOWN, 0);
+        for (field, problem) in self.0 {
             let (field, problem) = (clipped(&field, FIELD), clipped(&problem, PROBLEM));
+            let Some(left) = room.checked_sub(field.len() + problem.len()) else {
+                more += 1;
+                continue;
+            };
+            room = left;
             message.push(format!("{field}: {problem}"));
             details.add_bad_request_violation(field, problem);
         }
