@@ -123,6 +123,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         let problem = format!("core dumps can't be switched off: {error}");
         return complain(problem, FAILURE);
     }
+    if let Some(name) = hygiene::secret_in_environment() {
+        return complain(hygiene::instead_of_environment(&name), MISTAKE);
+    }
     tls::install_default_provider();
     match arguments.action {
         Action::Enroll(arguments) => run_enroll(arguments),

@@ -72,6 +72,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         complain(&format!("core dumps can't be switched off: {error}"));
         return ExitCode::FAILURE;
     }
+    if let Some(name) = hygiene::secret_in_environment() {
+        complain(&hygiene::instead_of_environment(&name));
+        return ExitCode::from(2);
+    }
     let config = match read(&arguments) {
         Ok(config) => config,
         Err(problem) => {
@@ -119,6 +123,10 @@ enum StoreAction {
 
 /// Does what is to be done with the store.
 pub fn run_store(arguments: StoreArguments) -> ExitCode {
+    if let Some(name) = hygiene::secret_in_environment() {
+        complain(&hygiene::instead_of_environment(&name));
+        return ExitCode::from(2);
+    }
     tls::install_default_provider();
     // The data directory plays no part here, and has no default.
     let data_dir = Value::String("/nonexistent".to_owned());

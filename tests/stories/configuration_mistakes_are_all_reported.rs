@@ -1,4 +1,5 @@
-//! A configuration file with five mistakes is told all five, and nothing is started or written.
+//! A configuration file with five mistakes is told all five, and nothing is started or written; nor is anything with
+//! a secret in the environment.
 
 use std::{fs, path::Path, process::Command};
 
@@ -101,4 +102,24 @@ fn a_right_one_passes_the_check_and_starts_nothing() {
         !folder.join("data").exists(),
         "--check made the data directory"
     );
+}
+
+#[test]
+fn a_secret_in_the_environment_is_refused() {
+    let folder = Folder::new("environment");
+    let data_dir = folder.join("data");
+    for (subcommand, name) in [
+        (["control-plane", "--check"], "COUNTERSIGN_ADMIN_KEY"),
+        (["control-plane", "--check"], "PGPASSWORD"),
+        (["agent", "run"], "COUNTERSIGN_JOIN_TOKEN"),
+    ] {
+        let mut command = Command::new(tools::countersign());
+        command.args(subcommand).arg("--data-dir").arg(&data_dir);
+        let finished = run(command.env(name, "hunter2"), &[]);
+        assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+        let said = finished.all();
+        assert!(said.contains(name) && said.contains("/proc"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    assert!(!data_dir.exists(), "something was made");
 }
