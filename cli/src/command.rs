@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, dev, output, standard_input, verify_receipt};
+use crate::{bench, dev, output, standard_input, verify_audit_log, verify_receipt};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +55,8 @@ enum Command {
     Agent(countersign_agent::command::Arguments),
     /// Verify the receipts of attempts, offline.
     VerifyReceipt(verify_receipt::Arguments),
+    /// Verify an export of the audit log, offline.
+    VerifyAuditLog(verify_audit_log::Arguments),
     /// A process of `bench`: the receiver.
     #[command(hide = true)]
     BenchReceiver(bench::receiver::Arguments),
@@ -84,6 +86,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         Command::Store(arguments) => countersign_control_plane::command::run_store(arguments),
         Command::Agent(arguments) => countersign_agent::command::run(arguments),
         Command::VerifyReceipt(arguments) => verify_receipt::run(&arguments),
+        Command::VerifyAuditLog(arguments) => verify_audit_log::run(&arguments),
     }
 }
 

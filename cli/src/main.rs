@@ -7,7 +7,7 @@
 //! 1. `demo_pki`, `output`, `standard_input`
 //! 2. `api_client`, `mutual_tls`
 //! 3. `local`
-//! 4. `bench`, `dev`, `verify_receipt`
+//! 4. `bench`, `dev`, `verify_audit_log`, `verify_receipt`
 //! 5. `command`
 
 mod api_client;
@@ -19,6 +19,7 @@ mod local;
 mod mutual_tls;
 mod output;
 mod standard_input;
+mod verify_audit_log;
 mod verify_receipt;
 
 use std::process::ExitCode;

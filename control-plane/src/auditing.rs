@@ -4,11 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{signature::ed25519::SigningKey, time::Clock};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit::{Broken, Chain, Refusals, current},
+    audit::{Broken, Chain, Refusals, current, export},
     model::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord, Page},
     store::{Store, StoreError},
     vault::{INSTALLATION, Vault, VaultError},
@@ -20,6 +23,10 @@ const SIGN_EVERY: Duration = Duration::from_secs(60);
 const GATHER: Duration = Duration::from_secs(1);
 /// How many records are read at once.
 const PAGE: usize = 1000;
+/// How many records go out at once: clients take messages of 4 MiB.
+const EXPORTED: usize = 250;
+/// How often an export that goes on looks for more.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a walk along the chain found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +186,59 @@ impl AuditLog {
         // Ed25519 is deterministic (RFC 8032 section 5.1.6).
         let ours = self.key.sign(&message);
         (ours.as_ref() != Some(signature)).then_some("the signature is not this installation's")
+    }
+
+    /// The record that an export goes on after; `None` when the log does not reach so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn entry(&self, sequence: u64) -> Result<Option<AuditEntry>, StoreError> {
+        let before = sequence.saturating_sub(1);
+        let found = self.entries(AuditFilter::default(), before, 1).await?;
+        Ok(found.items.into_iter().find(|it| it.sequence == sequence))
+    }
+
+    /// Tells the log as the lines of an export, after the record `last`, a page at a time; with `follow`, it
+    /// goes on with what is added. Ends when nobody listens any more.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be read.
+    pub async fn export(
+        &self,
+        last: Option<AuditEntry>,
+        follow: bool,
+        tell: mpsc::Sender<Vec<String>>,
+    ) -> Result<(), StoreError> {
+        let mut lines: Vec<_> = last.iter().map(export::continues_line).collect();
+        let mut after = last.map_or(0, |last| last.sequence);
+        // A signature over the record before the first is a link to what the reader has.
+        let mut signed = after.saturating_sub(1);
+        loop {
+            let page = self
+                .entries(AuditFilter::default(), after, EXPORTED)
+                .await?;
+            lines.extend(page.items.iter().map(export::record_line));
+            after = page.items.last().map_or(after, |last| last.sequence);
+            let checkpoints = self.checkpoints(signed, PAGE).await?.items;
+            for checkpoint in checkpoints.iter().filter(|it| it.sequence <= after) {
+                lines.push(export::checkpoint_line(checkpoint, self.public_key()));
+                signed = checkpoint.sequence;
+            }
+            let told = std::mem::take(&mut lines);
+            if !told.is_empty() && tell.send(told).await.is_err() {
+                return Ok(());
+            }
+            if page.more {
+                continue;
+            }
+            if !follow {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tell.closed() => return Ok(()),
+                () = sleep(LOOK) => {}
+            }
+        }
     }
 
     /// Signs the chain as it is, if it has grown since it was signed last.

@@ -89,6 +89,21 @@ impl Grpcurl {
     /// # Panics
     /// When there is no answer: no connection, or grpcurl does not know the method.
     pub fn call(&self, method: &str, request: &Value) -> Result<Value, Refusal> {
+        let mut answers = self.stream(method, request)?;
+        match answers.len() {
+            1 => Ok(answers.remove(0)),
+            count => panic!("{method}: {count} answers"),
+        }
+    }
+
+    /// As [`Grpcurl::call`], for methods with any number of answers, which end.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the answer is not OK.
+    ///
+    /// # Panics
+    /// As [`Grpcurl::call`].
+    pub fn stream(&self, method: &str, request: &Value) -> Result<Vec<Value>, Refusal> {
         let method = if method.contains('.') {
             method.to_owned()
         } else {
@@ -96,9 +111,13 @@ impl Grpcurl {
         };
         let finished = self.run(&["-d", "@"], &[&method], request.to_string().as_bytes());
         if finished.status.success() {
-            let answer = serde_json::from_str(&finished.stdout);
-            let answer = answer.unwrap_or_else(|error| panic!("{method}: {error}: {finished:?}"));
-            return Ok(with_proto_names(answer));
+            let answers = serde_json::Deserializer::from_str(&finished.stdout).into_iter();
+            let answers = answers.map(|answer| {
+                let answer =
+                    answer.unwrap_or_else(|error| panic!("{method}: {error}: {finished:?}"));
+                with_proto_names(answer)
+            });
+            return Ok(answers.collect());
         }
         match serde_json::from_str::<Value>(&finished.stderr) {
             Ok(status) => Err(Refusal::read(&with_proto_names(status))),

@@ -2,7 +2,7 @@
 //! leaves nothing. The log hangs together over a kill and by a judge that is not ours, and a record that
 //! somebody edits in the database is found. No secret is in it.
 
-use std::process::Command;
+use std::{collections::HashMap, process::Command};
 
 use countersign_tests::{
     grpcurl::Grpcurl,
@@ -25,6 +25,44 @@ fn list(api: &Grpcurl, filter: &Value) -> Vec<Value> {
 
 fn verify(api: &Grpcurl) -> Value {
     api.ok("AuditService/VerifyAuditLog", &json!({}))
+}
+
+/// Where a resource was something else before a change than it was after the change before.
+fn hashes_that_do_not_follow(events: &[Value]) -> Vec<String> {
+    let mut last: HashMap<&str, &Value> = HashMap::new();
+    let mut found = Vec::new();
+    for event in events {
+        for change in event["changes"].as_array().into_iter().flatten() {
+            let resource = change["resource"].as_str().unwrap();
+            if last
+                .get(resource)
+                .is_some_and(|last| **last != change["before_sha256"])
+            {
+                found.push(format!("{resource}: {event}"));
+            }
+            last.insert(resource, &change["after_sha256"]);
+        }
+    }
+    found
+}
+
+/// The log as the command judges it.
+fn verify_offline(lines: &str, more: &[&str]) -> (bool, Value) {
+    let mut command = Command::new(tools::countersign());
+    command.args(["verify-audit-log", "--json"]).args(more);
+    let finished = run(&mut command, lines.as_bytes());
+    let told = serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"));
+    (finished.status.success(), told)
+}
+
+fn export(api: &Grpcurl, request: &Value) -> String {
+    let parts = api.stream("AuditService/ExportAuditLog", request).unwrap();
+    let lines = parts
+        .iter()
+        .flat_map(|part| part["lines"].as_array().unwrap());
+    lines
+        .map(|line| format!("{}\n", line.as_str().unwrap()))
+        .collect()
 }
 
 #[test]
@@ -59,6 +97,26 @@ fn every_change_and_refusal_is_on_record_and_edits_are_found() {
     ] {
         assert!(below.iter().any(|it| it["method"] == method), "{below:?}");
     }
+
+    // It tells what the resources were before and after, so that what others do to the store shows.
+    let made = |event: &Value, resource: &Value| {
+        let changes = event["changes"].as_array().unwrap();
+        let made = changes.iter().find(|it| &it["resource"] == resource);
+        made.unwrap_or_else(|| panic!("{resource}: {event}"))
+            .clone()
+    };
+    let born = made(event, &json!(destination));
+    assert_eq!(born["before_sha256"], "");
+    assert_eq!(born["after_sha256"].as_str().unwrap().len(), 64);
+    let renamed = json!({"destination": {"name": destination, "display_name": "Orders"}});
+    api.ok("DestinationService/UpdateDestination", &renamed);
+    let all = list(&auditor, &json!({"resource": destination}));
+    let mut updates = all
+        .iter()
+        .filter(|it| it["method"] == "DestinationService/UpdateDestination");
+    let updated = made(updates.next_back().unwrap(), &json!(destination));
+    assert_ne!(updated["before_sha256"], updated["after_sha256"]);
+    assert_eq!(hashes_that_do_not_follow(&all), Vec::<String>::new());
 
     // What fails, and what only reads, is not.
     let count = list(&auditor, &json!({"kind": "AUDIT_KIND_CHANGE"})).len();
@@ -158,6 +216,38 @@ fn every_change_and_refusal_is_on_record_and_edits_are_found() {
     assert_eq!(verdict["wrong"], json!([]), "{verdict}");
     assert!(verdict["signatures"].as_u64().unwrap() > 0, "{verdict}");
 
+    // As lines in a file, which need nobody to be verified.
+    let lines = export(&auditor, &json!({}));
+    let (good, told) = verify_offline(&lines, &[]);
+    assert!(good, "{told}");
+    assert!(
+        told["records"].as_u64().unwrap() >= events.len() as u64,
+        "{told}"
+    );
+    assert!(told["signatures"].as_u64().unwrap() > 0, "{told}");
+    let public_key = told["public_key"].as_str().unwrap();
+    let (good, _) = verify_offline(&lines, &["--public-key", public_key]);
+    assert!(good);
+    let (good, told) = verify_offline(&lines, &["--public-key", &"07".repeat(32)]);
+    assert!(!good, "{told}");
+    let edited = lines.replacen("CreateDestination", "DeleteDestination", 1);
+    let (good, told) = verify_offline(&edited, &[]);
+    assert!(!good, "{told}");
+    assert!(
+        told["problem"]
+            .as_str()
+            .unwrap()
+            .contains("not what was written"),
+        "{told}"
+    );
+    let rest = export(&auditor, &json!({"after_sequence": 5}));
+    let (good, told) = verify_offline(&rest, &[]);
+    assert!(good && told["began_after"] == 5, "{told}");
+    auditor.refused(
+        "AuditService/ExportAuditLog",
+        &json!({"after_sequence": 1_000_000}),
+    );
+
     let mut scanner = Scanner::for_private_keys();
     scanner.text(
         "signing secret",
@@ -166,8 +256,7 @@ fn every_change_and_refusal_is_on_record_and_edits_are_found() {
     scanner.text("join token", token.trim());
     scanner.text("API key", key);
     scanner.text("administrator's key", &setting.control_plane.admin_key());
-    let export: String = events.iter().map(ToString::to_string).collect();
-    assert_eq!(scanner.find(export.as_bytes()), Vec::<&str>::new());
+    assert_eq!(scanner.find(lines.as_bytes()), Vec::<&str>::new());
 
     // Somebody edits a record, and then cuts the end off.
     setting.control_plane.stop();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{
     class::FailureClass,
-    name::{AlertName, Id},
+    name::{AlertName, DestinationName, Id},
     random,
     time::{Clock, Timestamp},
 };
@@ -18,6 +18,7 @@ use super::{
     notify::Notifier,
 };
 use crate::{
+    audit::{self, Call},
     metrics::Metrics,
     model::{
         Alert, AlertCause, AlertSeverity, Destination, DestinationKey, DestinationState, Evidence,
@@ -106,10 +107,13 @@ impl Alerts {
         let changed = match verdict {
             Verdict::Raise(finding) => {
                 let name = AlertName::from(Id::from(random::uuid_v7(now)));
-                self.store.raise_alert(name, finding, now).await?
+                let about = vec![finding.resource.clone(), name.to_string()];
+                let raise = self.store.raise_alert(name, finding, now);
+                self.on_record(about, raise).await?
             }
             Verdict::Clear(cause, resource) => {
-                self.store.resolve_alert(cause, &resource, now).await?
+                let resolve = self.store.resolve_alert(cause, &resource, now);
+                self.on_record(vec![resource.clone()], resolve).await?
             }
         };
         if let Some(alert) = &changed {
@@ -117,6 +121,20 @@ impl Alerts {
             let _ = self.changes.send(alert.clone());
         }
         Ok(changed)
+    }
+
+    /// Disables a destination that its receiver does not want, or that has failed for too long.
+    async fn disable(&self, name: &DestinationName, now: Timestamp) -> Result<(), StoreError> {
+        let disabled = DestinationState::Disabled;
+        let disable = self.store.set_destination_state(name, disabled, now);
+        self.on_record(vec![name.to_string()], disable).await?;
+        Ok(())
+    }
+
+    /// What `work` changes is our own doing.
+    async fn on_record<T>(&self, about: Vec<String>, work: impl Future<Output = T>) -> T {
+        let call = Call::system("alerts", about, Arc::clone(&self.clock));
+        audit::scope(call, work).await
     }
 
     fn say(&self, alert: &Alert) {
@@ -195,11 +213,10 @@ impl Watchman {
             return;
         };
         let (name, now) = (&destination.name, self.alerts.clock.now());
-        if evidence.shown.class == FailureClass::HttpGone {
-            let disabled = DestinationState::Disabled;
-            if let Err(error) = store.set_destination_state(name, disabled, now).await {
-                tracing::warn!(destination = %name, %error, "destination not disabled");
-            }
+        if evidence.shown.class == FailureClass::HttpGone
+            && let Err(error) = self.alerts.disable(name, now).await
+        {
+            tracing::warn!(destination = %name, %error, "destination not disabled");
         }
         let mut verdicts = judge::from_evidence(name.as_str(), &evidence, now);
         let key = destination.key;
@@ -286,9 +303,7 @@ impl Watchman {
         let name = &destination.name;
         let (verdict, disable) = failing::of_failing(name.as_str(), since, now);
         if disable {
-            let disabled = DestinationState::Disabled;
-            let store = &self.alerts.store;
-            store.set_destination_state(name, disabled, now).await?;
+            self.alerts.disable(name, now).await?;
         }
         self.alerts.apply_all(verdict.into_iter().collect()).await;
         Ok(())

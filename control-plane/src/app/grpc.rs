@@ -262,7 +262,10 @@ impl Services {
                 agents,
                 attempts: Arc::new(Attempts::new(config.access.failed_attempts_per_minute)),
             },
-            audit: AuditApi(audit),
+            audit: AuditApi {
+                log: audit,
+                tasks: tasks.clone(),
+            },
             key_encryption_keys: KeyEncryptionKeyApi {
                 rewrapping: Rewrapping {
                     store: store(),

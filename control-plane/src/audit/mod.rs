@@ -2,9 +2,10 @@
 //! store changes in that scope is put on record in the same transaction. So no method has to remember
 //! the audit log, and none can forget it.
 //!
-//! `chain` is how records hang together, `refusals` what was not let in.
+//! `chain` is how records hang together, `export` how they leave, `refusals` what was not let in.
 
 mod chain;
+pub mod export;
 mod refusals;
 
 use std::{
@@ -77,15 +78,19 @@ impl Call {
         }
     }
 
+    /// What it is about, as far as is known.
+    pub fn resources(&self) -> Vec<String> {
+        let resources = self.resources.lock();
+        resources.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What is put on record of it. The place in the log is for the store to give.
     pub fn record(&self, kind: AuditKind, rows: u64) -> AuditRecord {
-        let resources = self.resources.lock();
-        let resources = resources.unwrap_or_else(PoisonError::into_inner).clone();
         AuditRecord {
             principal: self.principal.clone(),
             address: self.address.clone(),
             method: self.method.clone(),
-            resources,
+            resources: self.resources(),
             call_id: self.id.clone(),
             request_sha256: self.request_sha256.clone(),
             rows,
@@ -110,6 +115,7 @@ fn empty(kind: AuditKind, now: Timestamp) -> AuditRecord {
         rows: 0,
         reason: String::new(),
         count: 1,
+        changes: Vec::new(),
     }
 }
 

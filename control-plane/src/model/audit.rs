@@ -56,6 +56,20 @@ pub struct AuditRecord {
     pub reason: String,
     /// How many calls this stands for: refusals of a second that are alike are one record.
     pub count: u64,
+    /// What the resources were before and are after it, where that differs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ResourceChange>,
+}
+
+/// What a change made of a resource: hashes of its rows, in hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceChange {
+    /// Its name.
+    pub resource: String,
+    /// Before; empty when it did not exist.
+    pub before_sha256: String,
+    /// After; empty when it no longer exists.
+    pub after_sha256: String,
 }
 
 impl AuditRecord {

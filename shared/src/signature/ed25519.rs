@@ -4,8 +4,12 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rustls::{SignatureScheme, crypto::aws_lc_rs::sign::any_eddsa_type, sign};
-use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls::{
+    SignatureScheme,
+    crypto::aws_lc_rs::{default_provider, sign::any_eddsa_type},
+    sign,
+};
+use rustls_pki_types::{PrivatePkcs8KeyDer, alg_id};
 use zeroize::Zeroizing;
 
 use crate::{random, secret::SecretBytes, time::Timestamp};
@@ -58,6 +62,15 @@ impl SigningKey {
         let signer = self.signer.choose_scheme(&[SignatureScheme::ED25519])?;
         signer.sign(message).ok()
     }
+}
+
+/// Whether `signature` (RFC 8032) over `message` is by the key pair with this public half.
+pub fn verify(public: &[u8; PUBLIC_LENGTH], message: &[u8], signature: &[u8]) -> bool {
+    let all = default_provider().signature_verification_algorithms.all;
+    let ed25519 = all
+        .iter()
+        .find(|it| it.signature_alg_id() == alg_id::ED25519);
+    ed25519.is_some_and(|it| it.verify_signature(public, message, signature).is_ok())
 }
 
 /// Without the private key.

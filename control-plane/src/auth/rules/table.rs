@@ -140,6 +140,7 @@ pub const TABLE: &[Rule] = &[
         AUDIT,
         Needs::AllAccounts,
     ),
+    rule("AuditService/ExportAuditLog", AUDIT, Needs::AllAccounts),
     rule("AuditService/VerifyAuditLog", AUDIT, Needs::AllAccounts),
     rule("CertificateService/GetCertificateAuthority", OVERSEE, NAME),
     rule(

@@ -1,16 +1,20 @@
 //! The audit log.
 
 use async_trait::async_trait;
+use countersign_shared::digest::hex;
 use rusqlite::params;
 
 use super::{
     Database,
     connection::{Connection, Dialect, Row},
+    fingerprint::{self, Fingerprints},
     rows::{Column, execute, get, limit, one, page},
 };
 use crate::{
     audit::{self, Call, Chain},
-    model::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord, Page},
+    model::{
+        AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord, Page, ResourceChange,
+    },
     store::{AuditStore, Result, StoreError},
 };
 
@@ -69,13 +73,32 @@ pub(super) fn on_record<T>(
     call: &Call,
     work: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
+    let resources = call.resources();
+    let states = fingerprint::of(connection, &resources)?;
     let before = connection.total_changes();
     let done = work(connection)?;
     let rows = connection.total_changes() - before;
     if rows > 0 {
-        append(connection, vec![call.record(AuditKind::Change, rows)])?;
+        let record = AuditRecord {
+            changes: changes(states, fingerprint::of(connection, &resources)?),
+            ..call.record(AuditKind::Change, rows)
+        };
+        append(connection, vec![record])?;
     }
     Ok(done)
+}
+
+/// What differs.
+fn changes(before: Fingerprints, after: Fingerprints) -> Vec<ResourceChange> {
+    let text = |hash: Option<[u8; 32]>| hash.map_or_else(String::new, |hash| hex(&hash));
+    let both = before.into_iter().zip(after);
+    let differing = both.filter(|((_, before), (_, after))| before != after);
+    let told = differing.map(|((resource, before), (_, after))| ResourceChange {
+        resource,
+        before_sha256: text(before),
+        after_sha256: text(after),
+    });
+    told.collect()
 }
 
 fn append(connection: &Connection, records: Vec<AuditRecord>) -> Result<()> {

@@ -152,6 +152,14 @@ pub(in crate::store) enum Row<'a> {
 }
 
 impl Row<'_> {
+    /// How many columns it has.
+    pub(in crate::store) fn columns(&self) -> usize {
+        match self {
+            Self::Sqlite(row) => row.as_ref().column_count(),
+            Self::Postgres(row) => row.len(),
+        }
+    }
+
     /// Reads a column.
     pub(in crate::store) fn get<I: Index, T: FromSql>(&self, index: I) -> rusqlite::Result<T> {
         match self {

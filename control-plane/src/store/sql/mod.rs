@@ -12,6 +12,7 @@ mod certificates;
 pub(super) mod connection;
 mod deliveries;
 mod due;
+mod fingerprint;
 mod installation;
 mod leases;
 mod ordered;
