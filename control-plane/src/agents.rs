@@ -14,7 +14,9 @@ use thiserror::Error;
 
 use crate::{
     ca::{self, CaError, SigningAuthority},
-    model::{Agent, DestinationKey, Enrollment, JoinToken, JoinTokenUse, Renewal},
+    model::{
+        Agent, DestinationKey, Enrollment, JoinToken, JoinTokenUse, PresentedIdentity, Renewal,
+    },
     store::{Store, StoreError},
     vault::{INSTALLATION, Vault},
 };
@@ -47,6 +49,9 @@ pub enum EnrollError {
     /// An operator has suspended it.
     #[error("{0} is suspended: an operator resumes or evicts it")]
     Suspended(AgentName),
+    /// A newer identity has taken its place.
+    #[error("this identity of {0} was replaced by another: use that one")]
+    Replaced(AgentName),
     /// Two agents have this identity.
     #[error(
         "the identity of {0} is in use by two agents: both are suspended, until an operator resumes or \
@@ -182,7 +187,7 @@ impl Agents {
     pub async fn renew(
         &self,
         agent: &AgentName,
-        presented: [u8; 32],
+        presented: PresentedIdentity,
         request: &[u8],
     ) -> Result<Identity, EnrollError> {
         let agent = self.store.agent(agent).await?;
@@ -197,6 +202,9 @@ impl Agents {
         if renewal == Renewal::Cloned {
             tracing::error!(agent = %agent.name, "two agents have one identity: both are suspended");
             return Err(EnrollError::Cloned(agent.name, ended));
+        }
+        if renewal == Renewal::Replaced {
+            return Err(EnrollError::Replaced(agent.name));
         }
         // It may have been taken out since it was looked at.
         let_in(&agent)?;
@@ -356,6 +364,14 @@ mod tests {
         (agents, (tasks, failures))
     }
 
+    /// An identity with this key, made now.
+    fn shown_at(public_key_sha256: [u8; 32], clock: &ManualClock) -> PresentedIdentity {
+        PresentedIdentity {
+            public_key_sha256,
+            issued_at: clock.now(),
+        }
+    }
+
     #[tokio::test]
     async fn an_agent_enrolls_until_its_token_expires_and_not_after() {
         let folder = tempfile::tempdir().unwrap();
@@ -403,6 +419,7 @@ mod tests {
             let signed = CertificateParams::default().serialize_request(&key);
             signed.unwrap().der().to_vec()
         };
+        let shown = |key| shown_at(key, &clock);
         let (edge, first) = (AgentName::from(Id::chosen("edge-1").unwrap()), signed());
         let enroll = async |token: &SecretText, signed: &[u8]| {
             agents
@@ -411,9 +428,12 @@ mod tests {
         };
         enroll(&token, &first).await.unwrap();
         let key = |signed: &[u8]| ca::parse_request(signed).unwrap().public_key_sha256;
-        agents.renew(&edge, key(&first), &signed()).await.unwrap();
+        agents
+            .renew(&edge, shown(key(&first)), &signed())
+            .await
+            .unwrap();
         agents.store.evict_agent(&edge, clock.now()).await.unwrap();
-        let refused = agents.renew(&edge, key(&first), &signed()).await;
+        let refused = agents.renew(&edge, shown(key(&first)), &signed()).await;
         assert!(matches!(refused, Err(EnrollError::Evicted(_))));
         // Nor with the token that it has used, within its time.
         let again = enroll(&token, &first).await;
@@ -450,6 +470,7 @@ mod tests {
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_000_000)));
         let (agents, _alive) = agents(folder.path(), Arc::clone(&clock)).await;
         let edge = AgentName::from(Id::chosen("edge-1").unwrap());
+        let shown = |key| shown_at(key, &clock);
         let signed = || {
             let key = KeyPair::generate().unwrap();
             let signed = CertificateParams::default().serialize_request(&key);
@@ -481,14 +502,23 @@ mod tests {
         }
         enroll(&bound, "192.0.2.7", &first.0).await.unwrap();
 
-        agents.renew(&edge, first.1, &second.0).await.unwrap();
+        agents
+            .renew(&edge, shown(first.1), &second.0)
+            .await
+            .unwrap();
         // The answer was lost.
-        agents.renew(&edge, first.1, &second.0).await.unwrap();
-        agents.renew(&edge, second.1, &third.0).await.unwrap();
-        let cloned = agents.renew(&edge, second.1, &signed().0).await;
+        agents
+            .renew(&edge, shown(first.1), &second.0)
+            .await
+            .unwrap();
+        agents
+            .renew(&edge, shown(second.1), &third.0)
+            .await
+            .unwrap();
+        let cloned = agents.renew(&edge, shown(second.1), &signed().0).await;
         assert!(matches!(cloned, Err(EnrollError::Cloned(..))));
         // Neither of the two gets one now.
-        let mine = agents.renew(&edge, third.1, &signed().0).await;
+        let mine = agents.renew(&edge, shown(third.1), &signed().0).await;
         assert!(matches!(mine, Err(EnrollError::Suspended(_))));
         let again = enroll(&bound, "192.0.2.7", &first.0).await;
         assert!(matches!(again, Err(EnrollError::Suspended(_))));
@@ -502,7 +532,16 @@ mod tests {
         let fresh = signed();
         let recovered = enroll(&token(recovering()).await, "192.0.2.7", &fresh.0).await;
         assert_eq!(recovered.unwrap().agent.suspended_at, None);
-        agents.renew(&edge, fresh.1, &signed().0).await.unwrap();
+        let thief = PresentedIdentity {
+            issued_at: clock.now().minus(Duration::from_secs(1)),
+            ..shown(third.1)
+        };
+        let thief = agents.renew(&edge, thief, &signed().0).await;
+        assert!(matches!(thief, Err(EnrollError::Replaced(_))));
+        agents
+            .renew(&edge, shown(fresh.1), &signed().0)
+            .await
+            .unwrap();
         let other = AgentName::from(Id::chosen("edge-2").unwrap());
         let nobody = token(TokenRequest {
             agent_id: Some(other.id().clone()),

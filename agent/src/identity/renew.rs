@@ -34,17 +34,23 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_sec
 
 /// Why an identity was not renewed.
 #[derive(Debug, Error)]
-enum RenewError {
+pub enum RenewError {
+    /// The control plane is not reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// It said no.
     #[error("the control plane refused ({code}): {message}", code = code_name(.0.code()), message = .0.message())]
     Refused(#[from] tonic::Status),
+    /// It says nothing.
     #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
+    /// There is no new key.
     #[error("no key could be made ({0})")]
     Key(#[from] rcgen::Error),
+    /// What it answered is no identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The new identity could not be kept.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -128,7 +134,10 @@ async fn wait_until(due: Timestamp, clock: &dyn Clock, shutdown: &CancellationTo
 }
 
 /// One renewal. The new identity is on disk before it is returned.
-async fn renew(
+///
+/// # Errors
+/// [`RenewError`]; the present identity stays.
+pub async fn renew(
     current: &Identity,
     url: &ControlPlaneUrl,
     file: &IdentityFile,

@@ -20,8 +20,9 @@ use crate::{
     audit::{self, Call, Refusal, Refusals},
     auditing::AuditLog,
     auth::{Attempts, Source},
+    ca,
     dispatch::Attach,
-    model::{AlertCause, AlertSeverity, Finding},
+    model::{AlertCause, AlertSeverity, Finding, PresentedIdentity},
 };
 
 /// EnrollmentService over [`Agents`].
@@ -70,17 +71,13 @@ impl EnrollmentService for EnrollmentApi {
             self.attempts.failed(source, self.agents.clock.now());
         }
         let enrolled = enrolled.map_err(status::enroll);
-        let enrolled = enrolled.inspect_err(|refused| {
-            let refusal = Refusal {
-                principal: String::new(),
-                address,
-                method: method.to_owned(),
-                reason: status::reason(refused),
-            };
-            self.refusals.note(refusal, self.agents.clock.now());
-        })?;
+        // Whoever joins has not proved yet who it is.
+        let enrolled = enrolled.inspect_err(|refused| self.note("", address, method, refused))?;
         // One that was recovered has its session under its old identity.
         self.attach.end_session(&enrolled.agent.name);
+        // And whoever had copies of that identity has them no more.
+        let clear = Verdict::Clear(AlertCause::AgentIdentityCloned, name);
+        self.alerts.apply_all(vec![clear]).await;
         let region = enrolled.agent.region.as_ref();
         Ok(Response::new(v1::EnrollResponse {
             agent: enrolled.agent.name.to_string(),
@@ -94,7 +91,12 @@ impl EnrollmentService for EnrollmentApi {
         request: Request<v1::RenewIdentityRequest>,
     ) -> Result<Response<v1::RenewIdentityResponse>, Status> {
         let agent = authenticate::agent(&request)?;
-        let presented = authenticate::agent_key(&request)?;
+        let certificate = authenticate::agent_certificate(&request)?;
+        let presented = PresentedIdentity {
+            public_key_sha256: authenticate::agent_key(&request)?,
+            // It was let in with it, so it parses.
+            issued_at: ca::identity_issued_at(&certificate).ok_or_else(status::no_key)?,
+        };
         let address = address(&request);
         let request = request.into_inner().certificate_signing_request;
         let clock = Arc::clone(&self.agents.clock);
@@ -105,7 +107,8 @@ impl EnrollmentService for EnrollmentApi {
             self.attach.is_out(agent, ended.clone());
             self.alerts.apply_all(vec![cloned(agent)]).await;
         }
-        let renewed = renewed.map_err(status::enroll)?;
+        let renewed = renewed.map_err(status::enroll);
+        let renewed = renewed.inspect_err(|refused| self.note(&name, address, method, refused))?;
         Ok(Response::new(v1::RenewIdentityResponse {
             certificate_chain: renewed.chain.into_iter().map(Into::into).collect(),
         }))
@@ -139,13 +142,28 @@ impl EnrollmentService for EnrollmentApi {
             recorded.map_err(status::store)?;
             Ok::<_, Status>(key)
         });
-        let released = released.await?;
+        let released = released
+            .await
+            .inspect_err(|refused| self.note(&name, address, method, refused))?;
         let aad = hpke::journal_key_of(&agent);
         let sealed = hpke::seal(&public, &aad, &released).map_err(refused)?;
         Ok(Response::new(v1::ReleaseJournalKeyResponse {
             encapsulated_key: sealed.encapsulated_key.into(),
             ciphertext: sealed.ciphertext.into(),
         }))
+    }
+}
+
+impl EnrollmentApi {
+    /// An agent was not given what it asked for.
+    fn note(&self, principal: &str, address: Option<IpAddr>, method: &str, refused: &Status) {
+        let refusal = Refusal {
+            principal: principal.to_owned(),
+            address,
+            method: method.to_owned(),
+            reason: status::reason(refused),
+        };
+        self.refusals.note(refusal, self.agents.clock.now());
     }
 }
 

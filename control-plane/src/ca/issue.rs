@@ -13,9 +13,10 @@ use rustls_pki_types::PrivateKeyDer;
 use super::{
     CaError, SigningAuthority, SigningRequest,
     authority::new_serials,
+    check,
     keys::{new_key, new_key_of},
     names::{ClientNames, MAX_COMMON_NAME, agent_uri},
-    profile::{Contents, IDENTITY_LIFE, Profile, SERVER_LIFE, Validity},
+    profile::{Contents, IDENTITY_LIFE, Profile, SERVER_LIFE, Validity, backdate},
 };
 use crate::{
     model::{AuthorityOwner, ClientCertificate, ClientCertificateState, KeyAlgorithm, TrustModel},
@@ -142,6 +143,12 @@ pub async fn issue_agent_identity(
     };
     let signed = authority.sign(&contents, &request.public_key)?;
     Ok((signed, validity.not_after))
+}
+
+/// When an identity certificate was made, to the second; `None` for what is no certificate.
+pub fn identity_issued_at(der: &[u8]) -> Option<Timestamp> {
+    let not_before = check::parse(der)?.validity().not_before.timestamp();
+    Some(Timestamp::from_unix_seconds(not_before).plus(backdate(IDENTITY_LIFE)))
 }
 
 /// A server certificate for the control plane: the certificate in DER, its key, its end of validity.

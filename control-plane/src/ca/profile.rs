@@ -63,7 +63,7 @@ impl Validity {
     pub(super) fn from_now(now: Timestamp, life: Duration) -> Self {
         let now = whole_seconds(now);
         Self {
-            not_before: whole_seconds(now.minus(BACKDATE.min(life / 10))),
+            not_before: whole_seconds(now.minus(backdate(life))),
             not_after: whole_seconds(now.plus(life)),
         }
     }
@@ -75,6 +75,11 @@ impl Validity {
             ..self
         }
     }
+}
+
+/// How long before it is made something of such a life starts.
+pub(super) fn backdate(life: Duration) -> Duration {
+    BACKDATE.min(life / 10)
 }
 
 fn whole_seconds(at: Timestamp) -> Timestamp {

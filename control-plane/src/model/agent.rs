@@ -80,6 +80,17 @@ pub struct Agent {
     pub public_key_sha256: [u8; 32],
     /// Of the one before: it stays in use until the agent has the newest on its disk.
     pub previous_key_sha256: Option<[u8; 32]>,
+    /// When it was given the identity that its newest was renewed from: when it enrolled, or was recovered.
+    pub identity_since: Timestamp,
+}
+
+/// The identity with which an agent asks for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresentedIdentity {
+    /// SHA-256 of its public key (SubjectPublicKeyInfo).
+    pub public_key_sha256: [u8; 32],
+    /// When its certificate was made, to the second.
+    pub issued_at: Timestamp,
 }
 
 /// What a request for a renewed identity is.
@@ -89,16 +100,21 @@ pub enum Renewal {
     Next,
     /// The last one again: its answer was lost.
     Repeated,
+    /// One from an identity that a recovery has replaced. Whoever has it can do nothing with it.
+    Replaced,
     /// One more from an identity that was renewed already, with another key: there are two agents with
     /// one identity.
     Cloned,
 }
 
 impl Agent {
-    /// What it means that the holder of the key `presented` asks for an identity with the key
-    /// `requested`. An agent has its next key on disk before it asks, and asks with the same until it
+    /// What it means that the holder of `presented` asks for an identity with the key `requested`. An agent has its next key on disk before it asks, and asks with the same until it
     /// has an answer; so two keys that follow the same one are the keys of two agents.
-    pub fn renewal(&self, presented: &[u8; 32], requested: &[u8; 32]) -> Renewal {
+    pub fn renewal(&self, presented: &PresentedIdentity, requested: &[u8; 32]) -> Renewal {
+        if presented.issued_at.as_unix_seconds() < self.identity_since.as_unix_seconds() {
+            return Renewal::Replaced;
+        }
+        let presented = &presented.public_key_sha256;
         let newest = presented == &self.public_key_sha256;
         let again = requested == &self.public_key_sha256;
         let before = Some(presented) == self.previous_key_sha256.as_ref();
@@ -160,8 +176,13 @@ mod tests {
             suspended_at: None,
             public_key_sha256: [2; 32],
             previous_key_sha256: Some([1; 32]),
+            identity_since: at,
         };
-        for (presented, requested, expected) in [
+        let presented = |key: u8, second| PresentedIdentity {
+            public_key_sha256: [key; 32],
+            issued_at: Timestamp::from_unix_seconds(second),
+        };
+        for (key, requested, expected) in [
             (2, 3, Renewal::Next),
             (2, 2, Renewal::Repeated),
             // The answer was lost, or the agent ended before it was on its disk.
@@ -171,13 +192,16 @@ mod tests {
             (0, 3, Renewal::Cloned),
             (0, 2, Renewal::Cloned),
         ] {
-            let judged = agent.renewal(&[presented; 32], &[requested; 32]);
-            assert_eq!(judged, expected, "{presented} asks for {requested}");
+            let judged = agent.renewal(&presented(key, 1), &[requested; 32]);
+            assert_eq!(judged, expected, "{key} asks for {requested}");
+            // What was made before a recovery has no part in this.
+            let before = agent.renewal(&presented(key, 0), &[requested; 32]);
+            assert_eq!(before, Renewal::Replaced);
         }
         let fresh = Agent {
             previous_key_sha256: None,
             ..agent
         };
-        assert_eq!(fresh.renewal(&[1; 32], &[2; 32]), Renewal::Cloned);
+        assert_eq!(fresh.renewal(&presented(1, 1), &[2; 32]), Renewal::Cloned);
     }
 }

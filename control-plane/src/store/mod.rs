@@ -28,8 +28,8 @@ use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
     BundleAcknowledgement, Cancelled, ClientCertificate, DeadLetter, Delivery, DeliveryFilter,
     Destination, DestinationConfig, DestinationKey, DestinationState, Due, Enrollment, Expiring,
-    Finding, Grant, JoinToken, LeaseFacts, Leased, Load, NewDelivery, Page, Renewal, ReplayFilter,
-    RequestKey, Retried, Serial, Settled, Settlement, SigningSecret,
+    Finding, Grant, JoinToken, LeaseFacts, Leased, Load, NewDelivery, Page, PresentedIdentity,
+    Renewal, ReplayFilter, RequestKey, Retried, Serial, Settled, Settlement, SigningSecret,
 };
 
 pub use access::AccessStore;
@@ -458,7 +458,7 @@ pub trait AgentStore: Send + Sync {
     async fn renew_agent(
         &self,
         name: &AgentName,
-        presented: [u8; 32],
+        presented: PresentedIdentity,
         requested: [u8; 32],
         now: Timestamp,
     ) -> Result<(Agent, Renewal, Vec<DestinationKey>)>;

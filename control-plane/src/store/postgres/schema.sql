@@ -266,7 +266,8 @@ CREATE TABLE agents (
     draining           BIGINT NOT NULL DEFAULT 0,
     evicted_at         BIGINT,
     suspended_at       BIGINT,
-    previous_key_sha256 BYTEA
+    previous_key_sha256 BYTEA,
+    identity_since     BIGINT NOT NULL
 );
 
 CREATE TABLE bundle_acknowledgements (

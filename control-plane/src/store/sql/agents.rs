@@ -22,7 +22,7 @@ use crate::{
     audit,
     model::{
         Agent, BundleAcknowledgement, BundleStatus, DestinationKey, Enrollment, JoinToken,
-        JoinTokenUse, Page, Renewal,
+        JoinTokenUse, Page, PresentedIdentity, Renewal,
     },
     store::{AgentStore, Result, StoreError},
 };
@@ -138,7 +138,7 @@ impl<D: Database> AgentStore for D {
     async fn renew_agent(
         &self,
         name: &AgentName,
-        presented: [u8; 32],
+        presented: PresentedIdentity,
         requested: [u8; 32],
         now: Timestamp,
     ) -> Result<(Agent, Renewal, Vec<DestinationKey>)> {
@@ -146,7 +146,7 @@ impl<D: Database> AgentStore for D {
         self.write(move |connection| {
             let renewal = read_agent(connection, &name)?.renewal(&presented, &requested);
             let ended = match renewal {
-                Renewal::Repeated => Vec::new(),
+                Renewal::Repeated | Renewal::Replaced => Vec::new(),
                 Renewal::Next => {
                     let update = "UPDATE agents SET previous_key_sha256 = public_key_sha256,
                                   public_key_sha256 = ? WHERE id = ?";
@@ -281,12 +281,12 @@ fn enroll(connection: &Connection, new: &Enrollment) -> Result<Agent> {
         return recover(connection, new);
     }
     let insert = "INSERT INTO agents (id, region, version, created_at, last_seen_at,
-                  identity_not_after, public_key_sha256) VALUES (?, ?, '', ?, ?, ?, ?)
+                  identity_not_after, public_key_sha256, identity_since)
+                  VALUES (?1, ?2, '', ?3, ?3, ?4, ?5, ?3)
                   ON CONFLICT DO NOTHING";
     let made = params![
         new.used.agent.id().as_str(),
         new.region.as_ref().map(Id::as_str),
-        Column(new.now),
         Column(new.now),
         Column(new.identity_not_after),
         new.used.public_key_sha256
@@ -299,8 +299,9 @@ fn enroll(connection: &Connection, new: &Enrollment) -> Result<Agent> {
 
 /// A new identity in the place of what the agent had.
 fn recover(connection: &Connection, new: &Enrollment) -> Result<Agent> {
-    let update = "UPDATE agents SET public_key_sha256 = ?, previous_key_sha256 = NULL,
-                  suspended_at = NULL, identity_not_after = ?, last_seen_at = ? WHERE id = ?";
+    let update = "UPDATE agents SET public_key_sha256 = ?1, previous_key_sha256 = NULL,
+                  suspended_at = NULL, identity_not_after = ?2, last_seen_at = ?3, identity_since = ?3
+                  WHERE id = ?4";
     let name = new.used.agent.id().as_str();
     let values = params![
         new.used.public_key_sha256,
@@ -342,6 +343,7 @@ fn agent(row: &Row<'_>) -> rusqlite::Result<Agent> {
         suspended_at: get_optional(row, "suspended_at")?,
         public_key_sha256: row.get("public_key_sha256")?,
         previous_key_sha256: row.get("previous_key_sha256")?,
+        identity_since: get(row, "identity_since")?,
     })
 }
 

@@ -263,7 +263,9 @@ CREATE TABLE agents (
     draining           INTEGER NOT NULL DEFAULT 0,
     evicted_at         INTEGER,
     suspended_at       INTEGER,
-    previous_key_sha256 BLOB
+    previous_key_sha256 BLOB,
+    -- When it was given the identity that its present one was renewed from.
+    identity_since     INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE bundle_acknowledgements (
