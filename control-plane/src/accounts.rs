@@ -64,7 +64,10 @@ impl Accounts {
             authority,
             request,
         };
-        let made = self.store.create_account(new).await?;
+        let authority = new.authority.clone();
+        let made = self.store.create_account(new).await;
+        ca::forget_unused_key(&authority, store, &self.vault, made.as_ref().err()).await;
+        let made = made?;
         let owner = AuthorityOwner::Account(made.name.clone());
         // It is due all the same, so a failure costs no more than a moment without it.
         if let Err(error) = self.lists.sign_now(&owner, 1).await {
@@ -84,9 +87,14 @@ impl Accounts {
         force: bool,
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
+        let owner = AuthorityOwner::Account(name.clone());
+        let generations = self.store.authorities(&owner).await?;
         self.store
             .delete_account(name, revision, force, now)
             .await?;
+        for generation in &generations {
+            ca::forget_key(generation, &self.vault).await;
+        }
         self.vault.forget(&name.to_string());
         self.backlog.forget_account(name);
         Ok(())

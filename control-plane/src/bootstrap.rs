@@ -13,19 +13,21 @@ use countersign_shared::{
     files,
     name::Id,
     random,
-    secret::SecretText,
+    secret::{SecretBytes, SecretText},
     tasks::{self, Tasks},
-    time::Clock,
+    time::{Clock, Timestamp},
+    tls::{self, PemError},
 };
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::{
     auth::{self, KeyRequest},
-    ca::{self, CaError, RootKey, SigningAuthority, pem},
+    ca::{self, CaError, ImportError, ImportedRoot, RootKey, SigningAuthority, pem},
     config::{Config, StoreSource},
     kek::{self, KekError},
-    model::{AuthorityOwner, Serial},
-    pkcs11::{TokenError, TokenSigner},
+    model::{AuthorityOwner, RootImport, Serial},
+    pkcs11::{TokenError, TokenKeys, TokenSigner},
     store::{
         Installation, InstallationFacts, Store, StoreError,
         postgres::{Channel, Options, OptionsError, PostgresStore},
@@ -49,6 +51,24 @@ pub enum StartError {
     /// The root's key can't be used.
     #[error("the root's key: {0}")]
     Token(#[from] TokenError),
+    /// The token for authorities' keys can't be used.
+    #[error("authorities' keys: {0}")]
+    AuthorityToken(TokenError),
+    /// A file of the root that is to be imported can't be read.
+    #[error("the root to be imported, {0}: {1}")]
+    RootFile(PathBuf, io::Error),
+    /// It holds no certificate.
+    #[error("the root to be imported, {0}, {1}")]
+    RootPem(PathBuf, PemError),
+    /// It can't be a root.
+    #[error("the root to be imported, {0}, {1}. Nothing was changed")]
+    RootImport(PathBuf, ImportError),
+    /// The installation has another root.
+    #[error(
+        "{0} is not this installation's root: a root is chosen at the first start only; take \
+         certificates.root_certificate_file away. Nothing was changed"
+    )]
+    OtherRoot(PathBuf),
     /// The store can't be used.
     #[error("store: {0}")]
     Store(#[from] StoreError),
@@ -138,18 +158,21 @@ async fn open_once(
     let kek::Opened { kek, previous } =
         kek::open(&config.kek, config.previous_kek.as_ref(), needed).await?;
     let token = root_token(config).await?;
+    let authority_keys = authority_keys(config).await?;
     let (store, channel) = place.open(tasks).await?;
-    let vault = Arc::new(Vault::replacing(Arc::clone(&kek), previous));
+    let vault = Vault::replacing(Arc::clone(&kek), previous);
+    let vault = Arc::new(vault.with_authority_keys(authority_keys));
     let first_key = match facts {
         Some(_) => None,
         None => {
             let now = clock.now();
             let key = auth::generate(KeyRequest::administrator(), now);
-            hand_over(admin_key_file, &key.1)?;
-            let root_key = match &token {
-                Some(signer) => RootKey::Token(Arc::clone(signer)),
-                None => RootKey::Stored(config.root_key),
+            let root_key = match (&config.root_import, &token) {
+                (Some(import), _) => RootKey::Imported(imported(import, token.clone(), now)?),
+                (None, Some(signer)) => RootKey::Token(Arc::clone(signer)),
+                (None, None) => RootKey::Stored(config.root_key),
             };
+            hand_over(admin_key_file, &key.1)?;
             install(store.as_ref(), &vault, (kek.id(), root_key), key.0, now).await?;
             admin_key_file.is_none().then_some(key.1)
         }
@@ -162,8 +185,14 @@ async fn open_once(
     };
     let root = SigningAuthority::root(store.as_ref(), &vault, token).await?;
     let root = root.map(Arc::new);
+    let root = root.ok_or(StartError::NoAuthority(AuthorityOwner::Root))?;
+    if let Some(import) = &config.root_import
+        && certificates(import)?.first().map(|it| it.as_ref()) != Some(&root.authority.anchor[..])
+    {
+        return Err(StartError::OtherRoot(import.certificate_file.clone()));
+    }
     let (root, agents, server) = (
-        root.ok_or(StartError::NoAuthority(AuthorityOwner::Root))?,
+        root,
         open(AuthorityOwner::Agents).await?,
         open(AuthorityOwner::Server).await?,
     );
@@ -249,6 +278,45 @@ async fn root_token(config: &Config) -> Result<Option<Arc<TokenSigner>>, StartEr
     Ok(Some(Arc::new(signer)))
 }
 
+/// The token for authorities' keys, if that is where they are.
+async fn authority_keys(config: &Config) -> Result<Option<Arc<TokenKeys>>, StartError> {
+    let Some(place) = config.authority_token.clone() else {
+        return Ok(None);
+    };
+    let opened = tasks::blocking(move || TokenKeys::open(place)).await;
+    let ended = |error| TokenError::Failed(format!("the call to the token ended: {error}"));
+    let keys = opened.map_err(ended).and_then(|opened| opened);
+    Ok(Some(Arc::new(keys.map_err(StartError::AuthorityToken)?)))
+}
+
+/// The certificates in the file of a root that is imported.
+fn certificates(import: &RootImport) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let file = &import.certificate_file;
+    let failed = |error| StartError::RootFile(file.clone(), error);
+    let text = std::fs::read_to_string(file).map_err(failed)?;
+    let parsed = tls::certificates_from_pem(&text);
+    parsed.map_err(|error| StartError::RootPem(file.clone(), error))
+}
+
+/// An existing authority that becomes the root; its key is in a file unless it is in a token.
+fn imported(
+    import: &RootImport,
+    token: Option<Arc<TokenSigner>>,
+    now: Timestamp,
+) -> Result<ImportedRoot, StartError> {
+    let found = certificates(import)?;
+    let root = match (&import.key_file, token) {
+        (Some(file), _) => {
+            let failed = |error| StartError::RootFile(file.clone(), error);
+            let key = SecretBytes::from(files::read_private(file).map_err(failed)?);
+            ImportedRoot::with_pem(&found, &key, now)
+        }
+        (None, Some(signer)) => ImportedRoot::with_token(&found, signer, now),
+        (None, None) => Err(ImportError::Key),
+    };
+    root.map_err(|error| StartError::RootImport(import.certificate_file.clone(), error))
+}
+
 /// To its file before the installation exists: a crash in between costs a file, not the only key.
 fn hand_over(file: Option<&Path>, key: &SecretText) -> Result<(), StartError> {
     let Some(file) = file else {
@@ -264,7 +332,7 @@ async fn install(
     vault: &Vault,
     (kek_id, root_key): (&str, RootKey),
     api_key: crate::model::ApiKey,
-    now: countersign_shared::time::Timestamp,
+    now: Timestamp,
 ) -> Result<(), StartError> {
     let id = Id::from(random::uuid_v7(now)).to_string();
     // In subjects a short form is enough to tell two installations apart.

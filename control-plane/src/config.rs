@@ -13,7 +13,9 @@ use countersign_shared::{
 use toml::Value;
 
 pub use self::store::{PostgresSource, StoreSource};
-use crate::model::{ClientRule, KekSource, KeyAlgorithm, Role, Scope, TokenKey};
+use crate::model::{
+    ClientRule, KekSource, KeyAlgorithm, Role, RootImport, Scope, TokenKey, TokenPlace,
+};
 
 /// Life of a client certificate unless something else is configured: 90 days.
 const CLIENT_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -57,6 +59,11 @@ pub struct Config {
     pub root_key: KeyAlgorithm,
     /// Where the internal root's key is, if it is in a token.
     pub root_token: Option<TokenKey>,
+    /// The existing authority that becomes the internal root at the first start, if it is not made here.
+    pub root_import: Option<RootImport>,
+    /// The token in which the keys of accounts' authorities, and of the shared one, are made; `None`: they are
+    /// made here and kept sealed in the store.
+    pub authority_token: Option<TokenPlace>,
     /// How long client certificates of ours are valid.
     pub client_life: Duration,
     /// How long the client certificate before is kept after it was replaced.
@@ -169,6 +176,8 @@ impl Config {
         let keep = keep(&mut reader);
         let root_key = root_key(&mut reader);
         let root_token = keys::root_token(&mut reader);
+        let root_import = keys::root_import(&mut reader, root_token.is_some());
+        let authority_token = keys::authority_token(&mut reader);
         let (client_life, client_grace) = client_certificates(&mut reader);
         let alerts_destination = reader.parsed("alerts.destination");
         let access = access(&mut reader);
@@ -187,6 +196,8 @@ impl Config {
                 delivery_domain,
                 root_key,
                 root_token,
+                root_import,
+                authority_token,
                 client_life,
                 client_grace,
                 listen,
@@ -525,14 +536,49 @@ mod tests {
             pin_file = '/etc/countersign/pin'
         ";
         let token = read(whole).unwrap().root_token.unwrap();
-        assert_eq!((token.token.as_str(), token.key.as_str()), ("bank", "root"));
+        assert_eq!(
+            (token.place.token.as_str(), token.key.as_str()),
+            ("bank", "root")
+        );
         assert_eq!(read("").unwrap().root_token, None);
         let kek = read(&whole.replace("certificates.root_token", "kek.token")).unwrap();
-        assert!(matches!(kek.kek, KekSource::Token(key) if key.token == "bank"));
+        assert!(matches!(kek.kek, KekSource::Token(key) if key.place.token == "bank"));
         let both = whole.replace("certificates.root_token", "kek.token") + "\n[kek]\nfile = '/kek'";
         assert!(read(&both).is_err());
         let part = read("certificates.root_token.key = 'root'").unwrap_err();
         assert_eq!(part.list.len(), 3, "{part}");
+        let keyless = whole
+            .replace("root_token", "authority_token")
+            .replace("key = 'root'", "");
+        let place = read(&keyless).unwrap().authority_token.unwrap();
+        assert_eq!(place.token, "bank");
+        let part = read("certificates.authority_token.token = 'bank'").unwrap_err();
+        assert_eq!(part.list.len(), 2, "{part}");
+    }
+
+    #[test]
+    fn an_existing_root_comes_with_its_key() {
+        let read = |text: &str| Config::read("c.toml", &format!("data_dir = '/d'\n{text}"), vec![]);
+        let certificate = "certificates.root_certificate_file = '/ca.pem'\n";
+        let key = "certificates.root_key_file = '/ca.key'\n";
+        let token = "[certificates.root_token]\nmodule = '/m.so'\ntoken = 'bank'\nkey = 'root'\npin_file = '/pin'";
+        let import = read(&[certificate, key].concat())
+            .unwrap()
+            .root_import
+            .unwrap();
+        assert_eq!(import.key_file, Some("/ca.key".into()));
+        let import = read(&[certificate, token].concat())
+            .unwrap()
+            .root_import
+            .unwrap();
+        assert_eq!(import.key_file, None);
+        for wrong in [vec![certificate], vec![key], vec![certificate, key, token]] {
+            assert_eq!(
+                read(&wrong.concat()).unwrap_err().list.len(),
+                1,
+                "{wrong:?}"
+            );
+        }
     }
 
     #[test]

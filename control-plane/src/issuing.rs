@@ -194,10 +194,11 @@ impl Issuing {
             let scope = self.vault.scope(store, INSTALLATION).await?;
             let first = NewGeneration::FIRST;
             let made = ca::new_shared_authority(first, &self.root, &scope, store, now).await?;
-            match store
-                .change_authorities(&owner, Some(made), Vec::new(), now)
-                .await
-            {
+            let changed = store
+                .change_authorities(&owner, Some(made.clone()), Vec::new(), now)
+                .await;
+            ca::forget_unused_key(&made, store, &self.vault, changed.as_ref().err()).await;
+            match changed {
                 // Somebody else was faster: theirs is as good.
                 Ok(()) | Err(StoreError::Changed(_)) => {}
                 Err(error) => return Err(error.into()),

@@ -28,6 +28,7 @@ use tokio::sync::OnceCell;
 use crate::{
     kek::{KekError, KekProvider},
     model::{AuthorityOwner, Sealed},
+    pkcs11::TokenKeys,
     store::{DataKey, InstallationStore, StoreError},
 };
 
@@ -111,6 +112,8 @@ pub struct Vault {
     closed: RwLock<Option<Timestamp>>,
     /// Told of what does not open.
     alarm: Alarm,
+    /// The token in which authorities' keys are made.
+    authority_keys: Option<Arc<TokenKeys>>,
 }
 
 /// Told of what does not open although its key is right: it was altered, or is another record's.
@@ -153,7 +156,22 @@ impl Vault {
             scopes: RwLock::default(),
             closed: RwLock::default(),
             alarm: Alarm::default(),
+            authority_keys: None,
         }
+    }
+
+    /// Authorities' keys are made in this token, and stay there.
+    #[must_use]
+    pub fn with_authority_keys(self, keys: Option<Arc<TokenKeys>>) -> Self {
+        Self {
+            authority_keys: keys,
+            ..self
+        }
+    }
+
+    /// The token in which authorities' keys are made, if that is where they are.
+    pub fn authority_keys(&self) -> Option<&Arc<TokenKeys>> {
+        self.authority_keys.as_ref()
     }
 
     /// From now on `tell` is told what does not open; the first one counts.
@@ -166,6 +184,7 @@ impl Vault {
         Arc::new(ScopeKey {
             key,
             alarm: self.alarm.clone(),
+            authority_keys: self.authority_keys.clone(),
         })
     }
 
@@ -349,9 +368,15 @@ impl Vault {
 pub struct ScopeKey {
     key: SealingKey,
     alarm: Alarm,
+    authority_keys: Option<Arc<TokenKeys>>,
 }
 
 impl ScopeKey {
+    /// The token in which authorities' keys are made, if that is where they are.
+    pub fn authority_keys(&self) -> Option<&Arc<TokenKeys>> {
+        self.authority_keys.as_ref()
+    }
+
     /// Seals a secret under a new key of its own.
     ///
     /// # Errors
@@ -437,6 +462,7 @@ mod tests {
         ScopeKey {
             key: SealingKey::generate(),
             alarm: Alarm::default(),
+            authority_keys: None,
         }
     }
 

@@ -127,6 +127,17 @@ pub async fn blocking<T: Send + 'static>(
     work.await.map_err(io::Error::other)
 }
 
+/// Runs `work`, which waits for something else than the processor and can't be awaited, and lets other tasks go on
+/// meanwhile where the runtime has threads for them.
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let threads = |handle: &Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+    match Handle::try_current() {
+        Ok(handle) if threads(&handle) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// Waits for SIGTERM or SIGINT.
 ///
 /// # Errors

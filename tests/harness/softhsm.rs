@@ -71,23 +71,65 @@ pub fn settings(folder: &Path, table: &str, key: &str) -> String {
     format!("[{table}]\nmodule = '{MODULE}'\ntoken = 'bank'\nkey = '{key}'\npin_file = '{pin}'\n")
 }
 
-fn make_key(folder: &Path, kind: &[&str], label: &str) {
-    let login = [
-        "--module",
-        MODULE,
-        "--token-label",
-        "bank",
-        "--login",
-        "--pin",
-        PIN,
-    ];
-    let label = ["--label", label];
-    command(folder, "pkcs11-tool", &[&login[..], kind, &label].concat());
+/// Where authorities' keys are made in the token.
+pub fn place(folder: &Path, table: &str) -> String {
+    let all = settings(folder, table, "");
+    all.replace("key = ''\n", "")
 }
 
-fn command(folder: &Path, program: &str, arguments: &[&str]) {
+/// The labels of the private keys in the token.
+///
+/// # Panics
+/// When pkcs11-tool does not tell.
+pub fn private_keys(folder: &Path) -> Vec<String> {
+    let list = ["--list-objects", "--type", "privkey"];
+    let told = command(folder, "pkcs11-tool", &[&LOGIN[..], &list].concat());
+    let labels = told
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("label:"));
+    labels.map(|label| label.trim().to_owned()).collect()
+}
+
+/// Writes the public half of a key, in DER, to a file.
+///
+/// # Panics
+/// When pkcs11-tool does not.
+pub fn read_public_key(folder: &Path, label: &str, to: &Path) {
+    let read = [
+        "--read-object",
+        "--type",
+        "pubkey",
+        "--label",
+        label,
+        "--output-file",
+    ];
+    let to = to.display().to_string();
+    command(
+        folder,
+        "pkcs11-tool",
+        &[&LOGIN[..], &read, &[to.as_str()]].concat(),
+    );
+}
+
+const LOGIN: [&str; 7] = [
+    "--module",
+    MODULE,
+    "--token-label",
+    "bank",
+    "--login",
+    "--pin",
+    PIN,
+];
+
+fn make_key(folder: &Path, kind: &[&str], label: &str) {
+    let label = ["--label", label];
+    command(folder, "pkcs11-tool", &[&LOGIN[..], kind, &label].concat());
+}
+
+fn command(folder: &Path, program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.env("SOFTHSM2_CONF", folder.join(CONF));
     let finished = run(command.args(arguments), b"");
     assert!(finished.status.success(), "{program}: {finished:?}");
+    finished.stdout
 }

@@ -157,6 +157,10 @@ pub(super) fn ca(error: CaError) -> Status {
             error.to_string(),
         ),
         CaError::TokenAway => status(Code::Unavailable, "TOKEN_UNAVAILABLE", error.to_string()),
+        CaError::InToken(..) => {
+            let reason = "AUTHORITY_KEY_IN_TOKEN";
+            status(Code::FailedPrecondition, reason, error.to_string())
+        }
         other => internal(&other),
     }
 }
@@ -205,6 +209,7 @@ pub(super) fn enroll(error: EnrollError) -> Status {
         EnrollError::Source => status(Code::PermissionDenied, "SOURCE_REFUSED", message),
         EnrollError::NothingToRecover(_) => status(Code::NotFound, "AGENT_UNKNOWN", message),
         EnrollError::Suspended(_) => status(Code::PermissionDenied, "AGENT_SUSPENDED", message),
+        EnrollError::Replaced(_) => status(Code::PermissionDenied, "AGENT_REPLACED", message),
         EnrollError::Cloned(..) => status(Code::PermissionDenied, "AGENT_IDENTITY_CLONED", message),
         EnrollError::Ca(error) => ca(error),
     }

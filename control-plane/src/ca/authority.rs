@@ -33,7 +33,7 @@ impl SigningAuthority {
         vault: &Vault,
     ) -> Result<Self, CaError> {
         let secret = secret(&authority, store, vault).await?;
-        let key = AuthorityKey::held(&authority, &secret)?;
+        let key = AuthorityKey::stored(&authority, &secret, vault.authority_keys())?;
         Self::with_key(authority, key)
     }
 

@@ -3,22 +3,29 @@
 
 use std::{sync::Arc, time::Duration};
 
-use countersign_shared::{name::AccountName, time::Timestamp};
+use countersign_shared::{
+    digest::{hex, sha256},
+    name::AccountName,
+    tasks,
+    time::Timestamp,
+};
 use rcgen::PublicKeyData as _;
 
 use super::{
-    AuthorityKey, CaError, SigningAuthority,
+    AuthorityKey, CaError, ImportedRoot, SigningAuthority,
     authority::new_serials,
     check,
     keys::new_ecdsa_key,
     names::common_name,
     profile::{AUTHORITY_LIFE, Contents, Profile, ROOT_LIFE, Validity},
+    root_import,
+    signing_key::public_half,
 };
 use crate::{
     model::{Authority, AuthorityOwner, AuthorityState, KeyAlgorithm, Serial},
-    pkcs11::{Curve, TokenSigner},
-    store::Store,
-    vault::{Record, ScopeKey},
+    pkcs11::{Curve, TokenError, TokenKeys, TokenSigner},
+    store::{Store, StoreError},
+    vault::{Record, ScopeKey, Vault},
 };
 
 /// What every root's common name starts with; the installation's short id follows.
@@ -66,12 +73,14 @@ struct Serials {
 }
 
 /// Where a root's key comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum RootKey {
     /// It is made here, and kept sealed in the store: an ECDSA key.
     Stored(KeyAlgorithm),
     /// It is in a token and stays there.
     Token(Arc<TokenSigner>),
+    /// It is that of an existing authority, which becomes the root.
+    Imported(ImportedRoot),
 }
 
 /// The internal root of an installation.
@@ -86,6 +95,7 @@ pub fn new_root(
     now: Timestamp,
 ) -> Result<SigningAuthority, CaError> {
     let (key_algorithm, key) = match key {
+        RootKey::Imported(root) => return import(root, scope),
         RootKey::Stored(algorithm) => (algorithm, stored_key(algorithm)?),
         RootKey::Token(signer) => {
             let algorithm = match signer.curve() {
@@ -105,6 +115,23 @@ pub fn new_root(
         root: None,
     };
     make(&plan, key, scope, &Serials::alone(serial), now)
+}
+
+fn import(root: ImportedRoot, scope: &ScopeKey) -> Result<SigningAuthority, CaError> {
+    let (owner, generation) = (AuthorityOwner::Root, NewGeneration::FIRST);
+    let record = Record::AuthorityKey(&owner, generation.number);
+    let authority = Authority {
+        sealed_key: scope.seal(&root.key.secret(), &record)?,
+        owner: owner.clone(),
+        generation: generation.number,
+        anchor: root.certificate,
+        provenance: None,
+        cross: None,
+        state: generation.state,
+        not_before: root.not_before,
+        not_after: root.not_after,
+    };
+    SigningAuthority::with_key(authority, root.key)
 }
 
 /// The authority of the control plane's own server certificate. Nothing vouches for it and it vouches
@@ -216,7 +243,7 @@ pub async fn new_shared_authority(
         generation,
         common_name: format!(
             "Countersign Shared Delivery CA {} G{}",
-            installation(root)?,
+            installation(root),
             generation.number
         ),
         path_length: 1,
@@ -227,15 +254,15 @@ pub async fn new_shared_authority(
     make_delivery(&plan, scope, store, now).await
 }
 
-/// The installation's short id, as it stands in its root's name.
-fn installation(root: &SigningAuthority) -> Result<String, CaError> {
-    let unusual = CaError::Profile("the root's name");
-    let root = check::parse(&root.authority.anchor);
+/// The installation's short id, as it stands in its root's name; of one that was imported, a part of its hash.
+fn installation(root: &SigningAuthority) -> String {
+    let der = &root.authority.anchor;
+    let root = check::parse(der);
     let name = root
         .as_ref()
         .and_then(|it| check::only_common_name(it.subject()));
     let id = name.and_then(|name| name.strip_prefix(ROOT_NAME));
-    id.map(str::to_owned).ok_or(unusual)
+    id.map_or_else(|| hex(&sha256(der)[..4]), str::to_owned)
 }
 
 async fn make_delivery(
@@ -259,8 +286,67 @@ async fn make_delivery(
         provenance,
         cross,
     };
-    let key = stored_key(plan.key_algorithm)?;
+    let key = match scope.authority_keys() {
+        Some(keys) => key_in_token(plan, Arc::clone(keys)).await?,
+        None => stored_key(plan.key_algorithm)?,
+    };
     Ok(make(plan, key, scope, &serials, now)?.authority)
+}
+
+async fn key_in_token(plan: &Plan<'_>, keys: Arc<TokenKeys>) -> Result<AuthorityKey, CaError> {
+    let curve = match plan.key_algorithm {
+        KeyAlgorithm::EcdsaP384 => Curve::P384,
+        _ => Curve::P256,
+    };
+    let label = format!("countersign {} G{}", plan.owner, plan.generation.number);
+    let made = tasks::blocking(move || keys.make(&label, curve)).await;
+    let made = made.map_err(|_| CaError::KeyGeneration)?;
+    let made = made.map_err(|error| {
+        // Whoever called is not told what only the operator can put right.
+        tracing::error!(%error, "no key was made in the token");
+        CaError::TokenAway
+    })?;
+    Ok(AuthorityKey::Token(Arc::new(made)))
+}
+
+/// Destroys the key of an authority that is not needed any more, if it is in the token. What can't be destroyed
+/// stays there, and the log says so.
+pub async fn forget_key(authority: &Authority, vault: &Vault) {
+    let (Some(keys), Some((_, point))) = (vault.authority_keys(), public_half(authority)) else {
+        return;
+    };
+    let keys = Arc::clone(keys);
+    let ended = |error| TokenError::Failed(format!("the call to the token ended: {error}"));
+    let destroyed = tasks::blocking(move || keys.destroy(&point)).await;
+    let destroyed = destroyed.map_err(ended).and_then(|destroyed| destroyed);
+    let (owner, generation) = (&authority.owner, authority.generation);
+    match destroyed {
+        Ok(true) => {
+            tracing::info!(authority = %owner, generation, "the authority's key in the token was destroyed")
+        }
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(authority = %owner, generation, %error, "the authority's key in the token is left: destroy it there");
+        }
+    }
+}
+
+/// As [`forget_key`], when the store did not take the authority: another was faster, or `refused` says why.
+pub async fn forget_unused_key(
+    authority: &Authority,
+    store: &dyn Store,
+    vault: &Vault,
+    refused: Option<&StoreError>,
+) {
+    // What is not answered may still be committed.
+    let unknown = matches!(refused, Some(StoreError::Unavailable(_)));
+    if unknown || vault.authority_keys().is_none() {
+        return;
+    }
+    let stored = store.authorities(&authority.owner).await;
+    if stored.is_ok_and(|all| all.iter().all(|it| it.anchor != authority.anchor)) {
+        forget_key(authority, vault).await;
+    }
 }
 
 fn stored_key(algorithm: KeyAlgorithm) -> Result<AuthorityKey, CaError> {
@@ -278,7 +364,12 @@ fn make(
     let validity = anchor.validity;
     let anchor = self_sign(&anchor, &key)?;
     let provenance = plan.root.map(|root| {
-        let contents = plan.contents(plan.path_length, serials.provenance, now);
+        // An imported root may allow less below it than ours does.
+        let below = root_import::path_length(&root.authority.anchor);
+        let length = below.map_or(plan.path_length, |below| {
+            plan.path_length.min(below.saturating_sub(1))
+        });
+        let contents = plan.contents(length, serials.provenance, now);
         vouch(contents, root, &key)
     });
     // Nothing but client certificates may follow the cross certificate.

@@ -19,6 +19,7 @@ mod names;
 mod profile;
 mod request;
 mod revocation_list;
+mod root_import;
 mod signing_key;
 #[cfg(test)]
 mod testing;
@@ -33,14 +34,15 @@ pub use customer::{
     MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request, request_key,
 };
 pub use hierarchy::{
-    NewGeneration, RootKey, new_account_authority, new_agents_authority, new_root,
-    new_server_authority, new_shared_authority,
+    NewGeneration, RootKey, forget_key, forget_unused_key, new_account_authority,
+    new_agents_authority, new_root, new_server_authority, new_shared_authority,
 };
-pub use issue::{NewClient, issue_agent_identity, issue_client, issue_server};
+pub use issue::{NewClient, identity_issued_at, issue_agent_identity, issue_client, issue_server};
 pub use names::{ClientNames, identity_of};
 pub use profile::{CLIENT_LIFE, IDENTITY_LIFE, SERVER_LIFE};
 pub use request::{SigningRequest, parse_request};
 pub use revocation_list::{CRL_LIFE, sign_crl};
+pub use root_import::{ImportError, ImportedRoot};
 pub use signing_key::AuthorityKey;
 
 use crate::{model::AuthorityOwner, store::StoreError, vault::VaultError};
@@ -92,10 +94,9 @@ pub enum CaError {
     TokenAway,
     /// The key is in a token, and nobody said in which.
     #[error(
-        "the key of the authority '{0}' is in a token: configure certificates.root_token as when the \
-         installation was made"
+        "the key of the authority '{0}' is in a token: configure {1} as when the authority was made"
     )]
-    InToken(AuthorityOwner),
+    InToken(AuthorityOwner, &'static str),
     /// A token is configured for a key that is not in it.
     #[error(
         "the key of the authority '{0}' is in the store, not in a token: a root gets its key in a token \

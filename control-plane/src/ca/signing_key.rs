@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use countersign_shared::secret::SecretBytes;
+use countersign_shared::{secret::SecretBytes, tasks};
 use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SignatureAlgorithm,
     SigningKey,
@@ -12,31 +12,58 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use super::{CaError, check};
 use crate::{
-    model::Authority,
-    pkcs11::{Curve, TokenSigner},
+    model::{Authority, AuthorityOwner, KeyAlgorithm},
+    pkcs11::{Curve, TokenKeys, TokenSigner},
 };
 
 /// In the place of a key that is in a token; the public key (SubjectPublicKeyInfo) follows.
 const IN_TOKEN: &[u8] = b"countersign-in-token-v1:";
+/// Where that token is configured.
+const ROOT_TOKEN: &str = "certificates.root_token";
+const AUTHORITY_TOKEN: &str = "certificates.authority_token";
+
+/// The key pair's public half, of an authority whose key can be in a token.
+pub(super) fn public_half(authority: &Authority) -> Option<(Curve, Vec<u8>)> {
+    let anchor = check::parse(&authority.anchor)?;
+    let key = anchor.public_key();
+    let curve = match check::key_algorithm(key)? {
+        KeyAlgorithm::EcdsaP256 => Curve::P256,
+        KeyAlgorithm::EcdsaP384 => Curve::P384,
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 => return None,
+    };
+    Some((curve, key.subject_public_key.data.to_vec()))
+}
 
 /// What an authority signs with.
 #[derive(Debug)]
 pub enum AuthorityKey {
     /// A key in memory.
     Held(KeyPair),
-    /// A key in a token. Signing blocks for as long as the token takes; only the root's is there, which
-    /// signs when an authority is made.
+    /// A key in a token.
     Token(Arc<TokenSigner>),
 }
 
 impl AuthorityKey {
-    /// The key that is stored with `authority`.
+    /// The key that is stored with `authority`, or the one in `keys` that it was made with there.
     ///
     /// # Errors
-    /// [`CaError::InToken`] when it is in a token; [`CaError::Sign`] when it does not parse.
-    pub(super) fn held(authority: &Authority, secret: &SecretBytes) -> Result<Self, CaError> {
+    /// [`CaError::InToken`] when it is in a token that is not configured; [`CaError::Sign`] when it does not parse.
+    pub(super) fn stored(
+        authority: &Authority,
+        secret: &SecretBytes,
+        keys: Option<&Arc<TokenKeys>>,
+    ) -> Result<Self, CaError> {
         if secret.expose().starts_with(IN_TOKEN) {
-            return Err(CaError::InToken(authority.owner.clone()));
+            let (owner, setting) = match authority.owner {
+                AuthorityOwner::Root => {
+                    return Err(CaError::InToken(AuthorityOwner::Root, ROOT_TOKEN));
+                }
+                ref other => (other.clone(), AUTHORITY_TOKEN),
+            };
+            let keys = keys.ok_or(CaError::InToken(owner, setting))?;
+            let (curve, point) =
+                public_half(authority).ok_or(CaError::Profile("the key's kind"))?;
+            return Ok(Self::Token(Arc::new(keys.signer(curve, point))));
         }
         // P-256 or P-384: the key itself says which.
         let key = PrivatePkcs8KeyDer::from(secret.expose());
@@ -98,7 +125,8 @@ impl SigningKey for AuthorityKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         match self {
             Self::Held(key) => key.sign(message),
-            Self::Token(signer) => signer.sign(message).map_err(|error| {
+            // It takes as long as the token takes.
+            Self::Token(signer) => tasks::in_place(|| signer.sign(message)).map_err(|error| {
                 // What is passed on has no room for it.
                 tracing::error!(%error, "an authority's key does not sign");
                 rcgen::Error::RemoteKeyError

@@ -93,7 +93,7 @@ impl World {
     pub(super) fn opened(&self, authority: Authority) -> SigningAuthority {
         let record = crate::vault::Record::AuthorityKey(&authority.owner, authority.generation);
         let key = self.scope.open(&authority.sealed_key, &record).unwrap();
-        let key = super::AuthorityKey::held(&authority, &key).unwrap();
+        let key = super::AuthorityKey::stored(&authority, &key, None).unwrap();
         SigningAuthority::with_key(authority, key).unwrap()
     }
 

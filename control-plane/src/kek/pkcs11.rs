@@ -65,7 +65,7 @@ impl KekProvider for Pkcs11Kek {
             let sealed = token.with(|open| {
                 let gcm = GcmParams::new(&mut nonce, context.as_bytes(), TAG_BITS.into())?;
                 let mechanism = Mechanism::AesGcm(gcm);
-                open.session.encrypt(&mechanism, open.key, key.expose())
+                open.session.encrypt(&mechanism, open.key()?, key.expose())
             })?;
             Ok([[VERSION].as_slice(), &nonce, &sealed].concat())
         })
@@ -85,7 +85,7 @@ impl KekProvider for Pkcs11Kek {
             token.with(|open| {
                 let gcm = GcmParams::new(&mut nonce, context.as_bytes(), TAG_BITS.into())?;
                 let mechanism = Mechanism::AesGcm(gcm);
-                let plain = open.session.decrypt(&mechanism, open.key, &sealed)?;
+                let plain = open.session.decrypt(&mechanism, open.key()?, &sealed)?;
                 Ok(SecretBytes::from(plain))
             })
         })

@@ -76,7 +76,11 @@ impl fmt::Display for KekSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Token(key) => write!(f, "the key '{}' in the token '{}'", key.key, key.token),
+            Self::Token(key) => write!(
+                f,
+                "the key '{}' in the token '{}'",
+                key.key, key.place.token
+            ),
             Self::Transit(TransitKey {
                 address,
                 mount,

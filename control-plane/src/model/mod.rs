@@ -15,10 +15,11 @@ mod token;
 
 pub use access::{ApiKey, ApiKeyHash, ClientIdentity, ClientRule, Role, Scope};
 pub use agent::{
-    Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse, Renewal,
+    Agent, BundleAcknowledgement, BundleStatus, Enrollment, JoinToken, JoinTokenUse,
+    PresentedIdentity, Renewal,
 };
 pub use alert::{Alert, AlertCause, AlertSeverity, Evidence, Expiring, Finding, Shown};
-pub use audit::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord};
+pub use audit::{AuditCheckpoint, AuditEntry, AuditFilter, AuditKind, AuditRecord, ResourceChange};
 pub use certificate::{
     Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Crl,
     KeyAlgorithm, Revocation, RevocationReason, Sealed, Serial,
@@ -41,7 +42,7 @@ pub use tenant::{
     Account, Destination, DestinationConfig, DestinationKey, DestinationState, OrderingFailure,
     SignatureSchemes, SigningSecret, TrustModel,
 };
-pub use token::TokenKey;
+pub use token::{RootImport, TokenKey, TokenPlace};
 
 use countersign_shared::digest::sha256;
 

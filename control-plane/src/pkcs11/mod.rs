@@ -1,8 +1,10 @@
 //! Keys in hardware security modules, reached through PKCS#11 (version 2.40): an AES key that wraps
 //! data keys, and an EC key that signs certificates. Neither ever leaves its token.
 //!
-//! `token` finds a key and keeps a session; `signer` makes signatures of X.509's shape with one.
+//! `token` finds a key and keeps a session; `signer` makes signatures of X.509's shape with one; `keys` makes
+//! keys there.
 
+mod keys;
 mod signer;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -10,6 +12,7 @@ mod token;
 
 use thiserror::Error;
 
+pub use keys::TokenKeys;
 pub use signer::{Curve, TokenSigner};
 pub use token::{Kind, Token};
 

@@ -1,13 +1,16 @@
 //! Signatures with an EC key in a token, of the shape that X.509 has: the digest is made here, the
 //! token signs it (`CKM_ECDSA`, PKCS #11 v2.40 section 2.3.6), and its two numbers become DER.
 
+use std::sync::Arc;
+
 use cryptoki::{
+    error::Error,
     mechanism::Mechanism,
-    object::{Attribute, AttributeType, ObjectClass},
+    object::{Attribute, AttributeType, ObjectClass, ObjectHandle},
 };
 use sha2::{Digest as _, Sha256, Sha384};
 
-use super::{Kind, Token, TokenError};
+use super::{Kind, Token, TokenError, token::Open};
 use crate::model::TokenKey;
 
 /// Object identifiers of curves in DER (RFC 5480 section 2.1.1.1).
@@ -24,6 +27,16 @@ pub enum Curve {
 }
 
 impl Curve {
+    const ALL: [Self; 2] = [Self::P256, Self::P384];
+
+    /// Its object identifier in DER (RFC 5480 section 2.1.1.1).
+    pub(super) fn oid(self) -> &'static [u8] {
+        match self {
+            Self::P256 => P256,
+            Self::P384 => P384,
+        }
+    }
+
     /// Bytes of a coordinate.
     fn bytes(self) -> usize {
         match self {
@@ -43,9 +56,19 @@ impl Curve {
 /// Signs with an EC key that stays in its token.
 #[derive(Debug)]
 pub struct TokenSigner {
-    token: Token,
+    token: Arc<Token>,
     curve: Curve,
     point: Vec<u8>,
+    /// Which of the token's keys it is.
+    which: Which,
+}
+
+#[derive(Debug)]
+enum Which {
+    /// The one that the session was opened for.
+    Own,
+    /// The one with this point.
+    ByPoint,
 }
 
 impl TokenSigner {
@@ -55,7 +78,7 @@ impl TokenSigner {
     /// [`TokenError`], which says what to do.
     pub fn open(settings: TokenKey) -> Result<Self, TokenError> {
         let label = settings.key.as_bytes().to_vec();
-        let named = format!("'{}' in the token '{}'", settings.key, settings.token);
+        let named = format!("'{}' in the token '{}'", settings.key, settings.place.token);
         let token = Token::open(settings, Kind::Ec)?;
         let attributes = token.with(|open| {
             let wanted = [
@@ -64,14 +87,15 @@ impl TokenSigner {
             ];
             let found = open.session.find_objects(&wanted)?;
             let asked = [AttributeType::EcParams, AttributeType::EcPoint];
-            let first = found.first().copied().unwrap_or(open.key);
+            let first = found.first().copied().map_or_else(|| open.key(), Ok)?;
             open.session.get_attributes(first, &asked)
         })?;
         let (mut curve, mut point) = (None, None);
         for attribute in attributes {
             match attribute {
-                Attribute::EcParams(params) if params == P256 => curve = Some(Curve::P256),
-                Attribute::EcParams(params) if params == P384 => curve = Some(Curve::P384),
+                Attribute::EcParams(params) => {
+                    curve = Curve::ALL.into_iter().find(|it| it.oid() == params)
+                }
                 Attribute::EcPoint(wrapped) => point = Some(wrapped),
                 _ => {}
             }
@@ -88,10 +112,22 @@ impl TokenSigner {
             ))
         })?;
         Ok(Self {
+            token: Arc::new(token),
+            curve,
+            point,
+            which: Which::Own,
+        })
+    }
+
+    /// The key pair with this public half, which is looked for when it signs.
+    pub(super) fn by_point(token: Arc<Token>, curve: Curve, point: Vec<u8>) -> Self {
+        let which = Which::ByPoint;
+        Self {
             token,
             curve,
             point,
-        })
+            which,
+        }
     }
 
     /// The key's curve.
@@ -111,9 +147,21 @@ impl TokenSigner {
     /// [`TokenError`].
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
         let digest = self.curve.digest(message);
-        let signature = self
-            .token
-            .with(|open| open.session.sign(&Mechanism::Ecdsa, open.key, &digest))?;
+        let signature = self.token.with(|open| {
+            let key = match self.which {
+                Which::Own => Some(open.key()?),
+                Which::ByPoint => private_of(open, &self.point)?,
+            };
+            let sign = |key| open.session.sign(&Mechanism::Ecdsa, key, &digest);
+            key.map(sign).transpose()
+        })?;
+        let signature = signature.ok_or_else(|| {
+            TokenError::Setup(format!(
+                "the token '{}' does not have the key of this authority: is it the token that the key was made \
+                 in, or was the key removed?",
+                self.token.label()
+            ))
+        })?;
         if signature.len() != 2 * self.curve.bytes() {
             let length = signature.len();
             return Err(TokenError::Failed(format!(
@@ -125,8 +173,42 @@ impl TokenSigner {
     }
 }
 
+/// The public halves with a point, written in either of the two ways.
+pub(super) fn public_of(open: &Open, point: &[u8]) -> Result<Vec<ObjectHandle>, Error> {
+    for written in [tagged(4, point), point.to_vec()] {
+        let wanted = [
+            Attribute::Class(ObjectClass::PUBLIC_KEY),
+            Attribute::EcPoint(written),
+        ];
+        let found = open.session.find_objects(&wanted)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The private key whose public half has this point; the two have the same CKA_ID.
+pub(super) fn private_of(open: &Open, point: &[u8]) -> Result<Option<ObjectHandle>, Error> {
+    if let Some(known) = open.found.borrow().get(point) {
+        return Ok(Some(*known));
+    }
+    for public in public_of(open, point)? {
+        let told = open.session.get_attributes(public, &[AttributeType::Id])?;
+        let Some(id @ Attribute::Id(_)) = told.into_iter().next() else {
+            continue;
+        };
+        let wanted = [Attribute::Class(ObjectClass::PRIVATE_KEY), id];
+        if let [key] = open.session.find_objects(&wanted)?[..] {
+            open.found.borrow_mut().insert(point.to_vec(), key);
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
 /// The point, which most tokens tell in an OCTET STRING and some as it is.
-fn plain_point(told: Vec<u8>, curve: Curve) -> Option<Vec<u8>> {
+pub(super) fn plain_point(told: Vec<u8>, curve: Curve) -> Option<Vec<u8>> {
     const UNCOMPRESSED: u8 = 4;
     let length = 1 + 2 * curve.bytes();
     let point = match told.as_slice() {

@@ -9,7 +9,7 @@ use cryptoki::{
 };
 
 use super::token::{AES_BYTES, load};
-use crate::model::TokenKey;
+use crate::model::{TokenKey, TokenPlace};
 
 const FOLDER: &str = "COUNTERSIGN_TESTS_TOKEN_FOLDER";
 const TOKEN: &str = "bank";
@@ -55,17 +55,20 @@ pub(crate) fn settings(key: &str) -> TokenKey {
     let folder = std::env::var(FOLDER).unwrap();
     let pin_file = Path::new(&folder).join("pin");
     files::replace_private(&pin_file, format!("{PIN}\n").as_bytes()).unwrap();
-    TokenKey {
+    let place = TokenPlace {
         module: MODULE.into(),
         token: TOKEN.into(),
-        key: key.into(),
         pin_file,
+    };
+    TokenKey {
+        place,
+        key: key.into(),
     }
 }
 
 /// A token with AES keys of these labels, of which extractable ones may leave it, and EC keys.
 pub(crate) fn make_token(aes: &[(&str, bool)], ec: &[&str]) -> Pkcs11 {
-    let module = load(&settings("any")).unwrap();
+    let module = load(&settings("any").place).unwrap();
     let slot = module.get_all_slots().unwrap()[0];
     let officer = AuthPin::new("officer".into());
     module.init_token(slot, &officer, TOKEN).unwrap();

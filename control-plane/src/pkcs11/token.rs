@@ -2,6 +2,8 @@
 //! opened again once, before a call counts as failed.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     fmt,
     sync::{Mutex, PoisonError},
 };
@@ -11,7 +13,7 @@ use countersign_shared::{
     secret::{SecretBytes, SecretText},
 };
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11},
     error::{Error, RvError},
     object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
     session::{Session, UserType},
@@ -20,7 +22,7 @@ use cryptoki::{
 };
 
 use super::TokenError;
-use crate::model::TokenKey;
+use crate::model::{TokenKey, TokenPlace};
 
 /// Bytes of an AES key.
 pub(super) const AES_BYTES: u64 = 32;
@@ -32,6 +34,8 @@ pub enum Kind {
     Aes,
     /// The private half of an EC key pair; the public half has the same label.
     Ec,
+    /// EC key pairs that are made there: [`super::TokenKeys`] finds them.
+    Many,
 }
 
 /// A token, the session while there is one, and a key in it.
@@ -54,10 +58,22 @@ impl fmt::Debug for Token {
 pub struct Open {
     /// The session.
     pub(crate) session: Session,
-    /// The key.
-    pub(crate) key: ObjectHandle,
+    key: Option<ObjectHandle>,
     /// Which key that is: the token's serial number, the key's CKA_ID and its label.
     pub(crate) identity: Vec<u8>,
+    /// Private keys that were found by their points.
+    pub(super) found: RefCell<HashMap<Vec<u8>, ObjectHandle>>,
+}
+
+impl Open {
+    /// The key.
+    ///
+    /// # Errors
+    /// When none was looked for, which is [`Kind::Many`].
+    pub(crate) fn key(&self) -> Result<ObjectHandle, Error> {
+        let none = Error::Pkcs11(RvError::KeyHandleInvalid, Function::FindObjects);
+        self.key.ok_or(none)
+    }
 }
 
 impl Token {
@@ -67,7 +83,7 @@ impl Token {
     /// [`TokenError`].
     pub fn open(settings: TokenKey, kind: Kind) -> Result<Self, TokenError> {
         let token = Self {
-            module: load(&settings)?,
+            module: load(&settings.place)?,
             open: Mutex::new(None),
             settings,
             kind,
@@ -109,8 +125,12 @@ impl Token {
         let settings = &self.settings;
         let failed = |error: Error| self.failed(&error);
         let (slot, serial) = self.slot()?;
-        let session = self.module.open_ro_session(slot).map_err(failed)?;
-        let pin = pin(settings)?;
+        let session = match self.kind {
+            Kind::Aes | Kind::Ec => self.module.open_ro_session(slot),
+            Kind::Many => self.module.open_rw_session(slot),
+        };
+        let session = session.map_err(failed)?;
+        let pin = pin(&settings.place)?;
         match session.login(UserType::User, Some(&pin)) {
             // The login is the process's, not the session's.
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
@@ -119,6 +139,14 @@ impl Token {
         let (class, key_type) = match self.kind {
             Kind::Aes => (ObjectClass::SECRET_KEY, KeyType::AES),
             Kind::Ec => (ObjectClass::PRIVATE_KEY, KeyType::EC),
+            Kind::Many => {
+                return Ok(Open {
+                    session,
+                    key: None,
+                    identity: serial.into_bytes(),
+                    found: RefCell::default(),
+                });
+            }
         };
         let wanted = [
             Attribute::Class(class),
@@ -133,9 +161,15 @@ impl Token {
         let identity = [serial.as_bytes(), &own_id, settings.key.as_bytes()].join(&0);
         Ok(Open {
             session,
-            key,
+            key: Some(key),
             identity,
+            found: RefCell::default(),
         })
+    }
+
+    /// The token's label.
+    pub(super) fn label(&self) -> &str {
+        &self.settings.place.token
     }
 
     /// The slot with the token, and the token's serial number.
@@ -145,7 +179,7 @@ impl Token {
         let mut labels = Vec::new();
         for slot in slots.map_err(failed)? {
             let token = self.module.get_token_info(slot).map_err(failed)?;
-            if token.label() == self.settings.token {
+            if token.label() == self.settings.place.token {
                 return Ok((slot, token.serial_number().to_owned()));
             }
             labels.push(token.label().to_owned());
@@ -153,19 +187,18 @@ impl Token {
         Err(TokenError::Setup(format!(
             "the PKCS#11 module {} has no token '{}' (it has: {}): check the token's label, and that the \
              token is there",
-            self.settings.module.display(),
-            self.settings.token,
+            self.settings.place.module.display(),
+            self.settings.place.token,
             labels.join(", "),
         )))
     }
 
     fn not_one(&self, count: usize) -> String {
-        let TokenKey {
-            module, token, key, ..
-        } = &self.settings;
+        let TokenKey { place, key } = &self.settings;
+        let TokenPlace { module, token, .. } = place;
         let (what, how) = match self.kind {
             Kind::Aes => ("AES key", "--keygen --key-type AES:32 --sensitive"),
-            Kind::Ec => (
+            Kind::Ec | Kind::Many => (
                 "private EC key",
                 "--keypairgen --key-type EC:prime256v1 --sensitive --usage-sign",
             ),
@@ -204,18 +237,18 @@ impl Token {
         }
         let kind = match self.kind {
             Kind::Aes => "an AES-256 key",
-            Kind::Ec => "a private key",
+            Kind::Ec | Kind::Many => "a private key",
         };
         Err(TokenError::Setup(format!(
             "the key '{}' in the token '{}' is not {kind} that stays in the token: make one with \
              CKA_EXTRACTABLE false",
-            self.settings.key, self.settings.token
+            self.settings.key, self.settings.place.token
         )))
     }
 
     fn failed(&self, error: &Error) -> TokenError {
         use RvError as Code;
-        let token = &self.settings.token;
+        let token = &self.settings.place.token;
         let setup = match error {
             Error::Pkcs11(Code::PinIncorrect | Code::PinLenRange | Code::PinInvalid, _) => {
                 "refuses the PIN: check the PIN file before the token locks the PIN"
@@ -226,6 +259,9 @@ impl Token {
             Error::Pkcs11(Code::MechanismInvalid, _) => match self.kind {
                 Kind::Aes => "has no AES-GCM (CKM_AES_GCM): use one that has",
                 Kind::Ec => "has no ECDSA (CKM_ECDSA): use one that has",
+                Kind::Many => {
+                    "has no ECDSA (CKM_ECDSA), or makes no EC keys (CKM_EC_KEY_PAIR_GEN): use one that does"
+                }
             },
             _ => {
                 return TokenError::Failed(format!(
@@ -266,15 +302,15 @@ fn is_over(error: &Error) -> bool {
     )
 }
 
-pub(super) fn load(settings: &TokenKey) -> Result<Pkcs11, TokenError> {
+pub(super) fn load(place: &TokenPlace) -> Result<Pkcs11, TokenError> {
     let failed = |error: Error| {
         TokenError::Setup(format!(
             "the PKCS#11 module {} does not load ({}): check its path",
-            settings.module.display(),
+            place.module.display(),
             short(&error)
         ))
     };
-    let module = Pkcs11::new(&settings.module).map_err(failed)?;
+    let module = Pkcs11::new(&place.module).map_err(failed)?;
     match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         // A module is initialized once for a process.
         Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
@@ -282,8 +318,8 @@ pub(super) fn load(settings: &TokenKey) -> Result<Pkcs11, TokenError> {
     }
 }
 
-fn pin(settings: &TokenKey) -> Result<AuthPin, TokenError> {
-    let path = &settings.pin_file;
+fn pin(place: &TokenPlace) -> Result<AuthPin, TokenError> {
+    let path = &place.pin_file;
     let refused =
         |error: String| TokenError::Setup(format!("the PIN in {}: {error}", path.display()));
     let content = files::read_private(path).map_err(|error| refused(error.to_string()))?;
@@ -330,25 +366,21 @@ mod tests {
         assert!(twins.contains("has 2 times"), "{twins}");
         let loose = refused(settings("loose"), Kind::Aes);
         assert!(loose.contains("CKA_EXTRACTABLE false"), "{loose}");
-        let elsewhere = TokenKey {
-            token: "vault".into(),
-            ..settings("kek")
-        };
+        let mut elsewhere = settings("kek");
+        elsewhere.place.token = "vault".into();
         let elsewhere = refused(elsewhere, Kind::Aes);
         assert!(elsewhere.contains("(it has: bank)"), "{elsewhere}");
-        let no_module = TokenKey {
-            module: "/nowhere.so".into(),
-            ..settings("kek")
-        };
+        let mut no_module = settings("kek");
+        no_module.place.module = "/nowhere.so".into();
         let no_module = refused(no_module, Kind::Aes);
         assert!(no_module.contains("check its path"), "{no_module}");
 
         let wrong = settings("kek");
-        files::replace_private(&wrong.pin_file, b"hunter2").unwrap();
+        files::replace_private(&wrong.place.pin_file, b"hunter2").unwrap();
         let pin = refused(wrong.clone(), Kind::Aes);
         assert!(pin.contains("refuses the PIN"), "{pin}");
         assert!(!pin.contains("hunter2"), "{pin}");
-        files::replace_private(&wrong.pin_file, b"\n").unwrap();
+        files::replace_private(&wrong.place.pin_file, b"\n").unwrap();
         let empty = refused(wrong, Kind::Aes);
         assert!(empty.contains("the file is empty"), "{empty}");
     }

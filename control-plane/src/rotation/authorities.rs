@@ -104,9 +104,11 @@ impl Authorities {
         };
         let made = self.make(owner, new).await?;
         let now = self.clock.now();
-        store
-            .change_authorities(owner, Some(made), changes, now)
-            .await?;
+        let changed = store
+            .change_authorities(owner, Some(made.clone()), changes, now)
+            .await;
+        ca::forget_unused_key(&made, store, &self.vault, changed.as_ref().err()).await;
+        changed?;
         tracing::warn!(authority = %owner, generation = number, emergency, "a new generation of the authority was made");
         self.changed();
         self.rotation(owner).await

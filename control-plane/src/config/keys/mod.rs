@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use countersign_shared::config::Reader;
 
-use crate::model::{KekSource, TokenKey};
+use crate::model::{KekSource, RootImport, TokenKey, TokenPlace};
 
 /// How long a process goes on without its KEK's provider unless something else is configured: a day.
 const MAX_OUTAGE: Duration = Duration::from_secs(24 * 3600);
@@ -19,6 +19,15 @@ const ROOT_TOKEN: [&str; 4] = [
     "certificates.root_token.key",
     "certificates.root_token.pin_file",
 ];
+
+/// The settings of the token for authorities' keys.
+const AUTHORITY_TOKEN: [&str; 3] = [
+    "certificates.authority_token.module",
+    "certificates.authority_token.token",
+    "certificates.authority_token.pin_file",
+];
+const ROOT_CERTIFICATE: &str = "certificates.root_certificate_file";
+const ROOT_KEY: &str = "certificates.root_key_file";
 
 /// The settings of one KEK, wherever it is.
 struct Names {
@@ -99,6 +108,57 @@ pub(super) fn root_token(reader: &mut Reader) -> Option<TokenKey> {
     token_key(reader, ROOT_TOKEN)
 }
 
+/// The token in which authorities' keys are made, if that is where they are.
+pub(super) fn authority_token(reader: &mut Reader) -> Option<TokenPlace> {
+    let [module, token, pin_file] = AUTHORITY_TOKEN;
+    let given = (
+        reader.path(module),
+        reader.text(token),
+        reader.path(pin_file),
+    );
+    if let (None, None, None) = given {
+        return None;
+    }
+    let module = reader.required(module, given.0);
+    let token = reader.required(token, given.1);
+    let pin_file = reader.required(pin_file, given.2);
+    Some(TokenPlace {
+        module: module?,
+        token: token?,
+        pin_file: pin_file?,
+    })
+}
+
+/// The certificate authority that becomes the internal root, if it is not made here. `in_token`: its key is in a
+/// token.
+pub(super) fn root_import(reader: &mut Reader, in_token: bool) -> Option<RootImport> {
+    let (certificate, key) = (reader.path(ROOT_CERTIFICATE), reader.path(ROOT_KEY));
+    match (certificate, key) {
+        (None, None) => None,
+        (None, Some(_)) => {
+            reader.mistake(ROOT_KEY, format!("is of no use without {ROOT_CERTIFICATE}"));
+            None
+        }
+        (Some(_), Some(_)) if in_token => {
+            let problem =
+                "says where the key is, and so does certificates.root_token: leave one of them";
+            reader.mistake(ROOT_KEY, problem);
+            None
+        }
+        (Some(_), None) if !in_token => {
+            let problem = format!(
+                "needs its key: in a file, {ROOT_KEY}, or in a token, certificates.root_token"
+            );
+            reader.mistake(ROOT_CERTIFICATE, problem);
+            None
+        }
+        (Some(certificate_file), key_file) => Some(RootImport {
+            certificate_file,
+            key_file,
+        }),
+    }
+}
+
 fn source(reader: &mut Reader, names: &Names) -> Option<KekSource> {
     let places = [
         reader.path(names.file).map(KekSource::File),
@@ -137,10 +197,12 @@ fn token_key(
     let key = reader.required(key, given.2);
     let pin_file = reader.required(pin_file, given.3);
     Some(TokenKey {
-        module: module?,
-        token: token?,
+        place: TokenPlace {
+            module: module?,
+            token: token?,
+            pin_file: pin_file?,
+        },
         key: key?,
-        pin_file: pin_file?,
     })
 }
 

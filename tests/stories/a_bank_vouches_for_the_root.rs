@@ -1,0 +1,271 @@
+//! An intermediate of a bank's own PKI, made with openssl, becomes the installation's root: with its key in a file
+//! that is then taken away, and with its key in a SoftHSM token. openssl follows an account's authority and a client
+//! certificate up to the bank's root. What can't be a root is refused with the reason, and another one later.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use countersign_tests::{
+    certificates::TestCertificate,
+    control_plane,
+    folder::Folder,
+    openssl::openssl_ok,
+    ports::free_port,
+    process::{Finished, run},
+    receiver::Receiver,
+    setting::Setting,
+    softhsm,
+};
+use serde_json::json;
+
+/// A PKI: the root, and an intermediate whose key is in a file or somewhere else.
+struct Bank {
+    folder: PathBuf,
+}
+
+impl Bank {
+    fn new(folder: &Path) -> Self {
+        fs::create_dir(folder).unwrap();
+        let bank = Self {
+            folder: folder.to_owned(),
+        };
+        bank.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:3072",
+            "-nodes",
+            "-keyout",
+            "root.key",
+            "-out",
+            "root.pem",
+            "-days",
+            "3650",
+            "-subj",
+            "/C=DE/O=Bank/CN=Bank Root CA",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        ]);
+        bank
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    /// Runs openssl; words that end like files are files of the bank.
+    fn openssl(&self, words: &[&str]) -> String {
+        let is_file = |word: &&str| {
+            let end = Path::new(word).extension().and_then(|it| it.to_str());
+            matches!(end, Some("pem" | "key" | "csr" | "cnf" | "der")) && !word.contains('/')
+        };
+        let words: Vec<String> = words
+            .iter()
+            .map(|word| {
+                if is_file(word) {
+                    self.file(word)
+                } else {
+                    (*word).to_owned()
+                }
+            })
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        openssl_ok(&words, &[])
+    }
+
+    /// Signs an intermediate with these extensions for a public key, or for a new key in a file.
+    fn intermediate(&self, name: &str, constraints: &str, public_key: Option<&str>) {
+        let cnf = format!(
+            "basicConstraints=critical,{constraints}\nkeyUsage=critical,keyCertSign,cRLSign\n\
+             subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        );
+        fs::write(self.file("ext.cnf"), cnf).unwrap();
+        let (key, request, certificate) = (
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.pem"),
+        );
+        self.openssl(&[
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-384",
+            "-nodes",
+            "-keyout",
+            &key,
+            "-out",
+            &request,
+            "-subj",
+            "/C=DE/O=Bank/OU=Webhooks/CN=Bank Delivery CA 7",
+        ]);
+        let mut sign = vec![
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "root.pem",
+            "-CAkey",
+            "root.key",
+            "-out",
+            &certificate,
+            "-days",
+            "1825",
+            "-extfile",
+            "ext.cnf",
+        ];
+        if let Some(public_key) = public_key {
+            sign.extend(["-force_pubkey", public_key]);
+        }
+        self.openssl(&sign);
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(self.file(&key), private).unwrap();
+    }
+}
+
+fn settings(bank: &Bank, name: &str) -> String {
+    let (certificate, key) = (
+        bank.file(&format!("{name}.pem")),
+        bank.file(&format!("{name}.key")),
+    );
+    format!("[certificates]\nroot_certificate_file = '{certificate}'\nroot_key_file = '{key}'\n")
+}
+
+/// A delivery goes out, and openssl follows an account's authority up to the bank's root.
+fn works_below_the_bank(setting: &Setting, bank: &Bank) {
+    let account = setting.account("acme");
+    let server = TestCertificate::make(&setting.folder.subfolder("server"));
+    let receiver = Receiver::start(&server, &setting.trust_bundle(&account));
+    let url = receiver.url("/hooks");
+    let destination = setting.destination(&account, "orders", &url, &server.ca_pem);
+    let _agent = setting.agent("edge-1", &[]);
+    let delivery = setting.submit(&destination, b"{}", "application/json");
+    setting.wait_until_delivered(&delivery);
+
+    let api = setting.api();
+    let parent = json!({"parent": account});
+    let authorities = api.ok("CertificateService/ListCertificateAuthorities", &parent);
+    let authority = &authorities["certificate_authorities"][0];
+    let chain = authority["provenance_chain_pem"].as_str().unwrap();
+    let name = json!({"name": format!("{destination}/clientCertificates/1")});
+    let leaf = api.ok("CertificateService/GetClientCertificate", &name);
+    let leaf = leaf["client_certificate"]["certificate_pem"]
+        .as_str()
+        .unwrap();
+    fs::write(bank.file("chain.pem"), chain).unwrap();
+    fs::write(bank.file("leaf.pem"), leaf).unwrap();
+    bank.openssl(&[
+        "verify",
+        "-x509_strict",
+        "-purpose",
+        "sslclient",
+        "-CAfile",
+        "root.pem",
+        "-untrusted",
+        "chain.pem",
+        "leaf.pem",
+    ]);
+    let shared = json!({"parent": "shared"});
+    api.ok("CertificateService/ListCertificateAuthorities", &shared);
+}
+
+fn start(setting: &Setting) -> Finished {
+    let mut command = control_plane::command(&setting.folder, free_port(), "info");
+    run(&mut command, b"")
+}
+
+#[test]
+fn with_its_key_in_a_file_until_it_is_sealed() {
+    let folder = Folder::new("imported");
+    let bank = Bank::new(&folder.join("bank"));
+    bank.intermediate("ca", "CA:TRUE,pathlen:1", None);
+    let mut setting = Setting::in_folder(folder, &settings(&bank, "ca"), "info");
+    // It is sealed in the store now.
+    fs::remove_file(bank.file("ca.key")).unwrap();
+    works_below_the_bank(&setting, &bank);
+    setting.control_plane.stop();
+    setting.control_plane.restart();
+    setting.account("globex");
+
+    setting.control_plane.stop();
+    bank.intermediate("other", "CA:TRUE", None);
+    fs::copy(bank.file("other.pem"), bank.file("ca.pem")).unwrap();
+    let refused = start(&setting);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(
+        refused.all().contains("is not this installation's root"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn what_can_not_be_a_root_is_refused_and_makes_nothing() {
+    let folder = Folder::new("no-root");
+    let bank = Bank::new(&folder.join("bank"));
+    bank.intermediate("last", "CA:TRUE,pathlen:0", None);
+    bank.intermediate("leaf", "CA:FALSE", None);
+    bank.intermediate("ca", "CA:TRUE", None);
+    bank.intermediate("swapped", "CA:TRUE", None);
+    fs::copy(bank.file("last.key"), bank.file("swapped.key")).unwrap();
+    fs::write(
+        bank.file("both.pem"),
+        [
+            fs::read(bank.file("ca.pem")).unwrap(),
+            fs::read(bank.file("root.pem")).unwrap(),
+        ]
+        .concat(),
+    )
+    .unwrap();
+    fs::copy(bank.file("ca.key"), bank.file("both.key")).unwrap();
+    for (name, reason) in [
+        ("last", "pathlen:0"),
+        ("leaf", "CA:TRUE"),
+        ("swapped", "public keys differ"),
+        ("both", "holds 2 certificates"),
+        ("absent", "No such file"),
+    ] {
+        let work = folder.subfolder(name);
+        fs::write(work.join("control-plane.toml"), settings(&bank, name)).unwrap();
+        let mut command = control_plane::command(&work, free_port(), "info");
+        let key_file = work.join("admin.key");
+        let refused = run(command.arg("--admin-key-file").arg(&key_file), b"");
+        assert_eq!(refused.status.code(), Some(1), "{name}: {refused:?}");
+        assert!(refused.all().contains(reason), "{name}: {refused:?}");
+        assert!(!key_file.exists(), "{name}: a key was handed out");
+    }
+}
+
+#[test]
+fn with_its_key_in_a_token() {
+    let folder = Folder::new("imported-token");
+    softhsm::make_token(&folder);
+    softhsm::make_ec_key(&folder, "bank-ca");
+    let bank = Bank::new(&folder.join("bank"));
+    softhsm::read_public_key(&folder, "bank-ca", Path::new(&bank.file("token.der")));
+    bank.openssl(&[
+        "pkey",
+        "-pubin",
+        "-inform",
+        "DER",
+        "-in",
+        "token.der",
+        "-out",
+        "token.pem",
+    ]);
+    bank.intermediate("ca", "CA:TRUE,pathlen:2", Some("token.pem"));
+    let certificate = bank.file("ca.pem");
+    let toml = format!("certificates.root_certificate_file = '{certificate}'\n")
+        + &softhsm::settings(&folder, "certificates.root_token", "bank-ca");
+    let mut setting = Setting::in_folder(folder, &toml, "info");
+    works_below_the_bank(&setting, &bank);
+    setting.control_plane.kill9();
+    setting.control_plane.restart();
+    setting.account("globex");
+}
