@@ -3,7 +3,10 @@
 //! wire between a control plane and the database, the wire between an agent and its control plane. Nothing
 //! that was accepted is lost, nothing is settled twice, and the audit log stays one chain.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use countersign_tests::{
     agent::Agent,
@@ -17,6 +20,9 @@ use countersign_tests::{
     wait::wait_for,
 };
 use serde_json::json;
+
+/// For how long a database hangs.
+const PAUSE: Duration = Duration::from_secs(30);
 
 const SETTINGS: &str = "delivery.lease_seconds = 5\nagents.heartbeat_seconds = 1\n";
 
@@ -124,6 +130,7 @@ fn a_database_that_crashes_or_hangs_loses_nothing() {
     database.crash_and_restart();
     accepts(&steady, 100);
 
+    let paused = Instant::now();
     database.pause();
     // Longer than callers wait for an answer: they are told so, and may try again.
     let request = json!({"destination": two.destination, "payload": "e30="});
@@ -134,6 +141,10 @@ fn a_database_that_crashes_or_hangs_loses_nothing() {
     assert!(refused.detail("RetryInfo").is_some(), "{refused:?}");
     wait_for("it to say that it is not ready", DEADLINE, || {
         ready(&two.others[0]) == Some(503)
+    });
+    // As long as a host that moves to another machine, or longer.
+    wait_for("half a minute to be over", DEADLINE, || {
+        paused.elapsed() > PAUSE
     });
     database.resume();
     accepts(&steady, 100);

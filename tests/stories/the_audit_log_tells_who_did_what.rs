@@ -4,7 +4,9 @@
 
 use std::{collections::HashMap, process::Command};
 
+use countersign_proto::v1::{ExportAuditLogRequest, audit_service_client::AuditServiceClient};
 use countersign_tests::{
+    client::channel,
     grpcurl::Grpcurl,
     process::run,
     python::judge,
@@ -15,6 +17,8 @@ use countersign_tests::{
     wait::{PATIENCE, wait_until},
 };
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tonic::Request;
 
 fn list(api: &Grpcurl, filter: &Value) -> Vec<Value> {
     let mut request = filter.clone();
@@ -291,4 +295,45 @@ db.commit()
     let found = verify(&auditor);
     assert_ne!(found["intact"], true, "{found}");
     assert_eq!(found["broken_sequence"], "5", "{found}");
+}
+
+/// A change is told to whoever follows the log, as a line that verifies after those before it.
+#[test]
+fn who_follows_the_log_hears_of_each_change() {
+    let setting = Setting::new("audit-follow");
+    setting.account("acme");
+    let (listeners, ca_file) = (
+        setting.control_plane.listeners(),
+        setting.control_plane.ca_file(),
+    );
+    let key = setting.control_plane.admin_key();
+    let runtime = Runtime::new().unwrap();
+    let heard = runtime.block_on(async {
+        let channel = channel(listeners.api, &ca_file, None).await.unwrap();
+        let mut request = Request::new(ExportAuditLogRequest {
+            after_sequence: 0,
+            follow: true,
+        });
+        let bearer = format!("Bearer {key}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+        let mut client = AuditServiceClient::new(channel);
+        let mut parts = client.export_audit_log(request).await.unwrap().into_inner();
+        let mut lines = Vec::new();
+        let mut changed = false;
+        while !lines
+            .iter()
+            .any(|line: &String| line.contains("accounts/globex"))
+        {
+            lines.extend(parts.message().await.unwrap().unwrap().lines);
+            if !changed {
+                assert!(lines.iter().any(|line| line.contains("accounts/acme")));
+                setting.account("globex");
+                changed = true;
+            }
+        }
+        lines
+    });
+    let lines: String = heard.iter().map(|line| format!("{line}\n")).collect();
+    let (good, told) = verify_offline(&lines, &[]);
+    assert!(good && told["began_after"] == 0, "{told}");
 }
