@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::{
     auth::{self, KeyRequest},
-    ca::{self, CaError, ImportError, ImportedRoot, RootKey, SigningAuthority, pem},
+    ca::{self, CaError, ImportError, ImportedAuthority, Purpose, RootKey, SigningAuthority, pem},
     config::{Config, StoreSource},
     kek::{self, KekError},
     model::{AuthorityOwner, RootImport, Serial},
@@ -303,15 +303,15 @@ fn imported(
     import: &RootImport,
     token: Option<Arc<TokenSigner>>,
     now: Timestamp,
-) -> Result<ImportedRoot, StartError> {
+) -> Result<ImportedAuthority, StartError> {
     let found = certificates(import)?;
     let root = match (&import.key_file, token) {
         (Some(file), _) => {
             let failed = |error| StartError::RootFile(file.clone(), error);
             let key = SecretBytes::from(files::read_private(file).map_err(failed)?);
-            ImportedRoot::with_pem(&found, &key, now)
+            ImportedAuthority::with_pem(&found, &key, Purpose::Root, now)
         }
-        (None, Some(signer)) => ImportedRoot::with_token(&found, signer, now),
+        (None, Some(signer)) => ImportedAuthority::with_token(&found, signer, now),
         (None, None) => Err(ImportError::Key),
     };
     root.map_err(|error| StartError::RootImport(import.certificate_file.clone(), error))

@@ -52,9 +52,9 @@ pub struct PresentedCertificate {
 /// What a server's certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCertificate {
-    /// Subject (RFC 4514).
+    /// Subject, as openssl shows it.
     pub subject: String,
-    /// Issuer (RFC 4514).
+    /// Issuer, as openssl shows it.
     pub issuer: String,
     /// End of validity.
     pub not_after: Timestamp,

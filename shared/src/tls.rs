@@ -73,9 +73,9 @@ pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>,
 /// What is shown and recorded of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// Subject (RFC 4514).
+    /// Subject, as openssl shows it.
     pub subject: String,
-    /// Issuer (RFC 4514).
+    /// Issuer, as openssl shows it.
     pub issuer: String,
     /// Serial number in lower-case hexadecimal, without leading zeros beyond whole bytes.
     pub serial: String,

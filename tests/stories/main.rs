@@ -6,7 +6,7 @@
 // Tests: there is nobody to hand an error to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod a_bank_vouches_for_the_root;
+mod a_bank_vouches_for_authorities;
 mod a_cloned_disk_is_found_out;
 mod a_database_fails_over;
 mod a_full_backlog_refuses_and_loses_nothing;

@@ -5,7 +5,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate, X509Name};
 /// Longest name that is kept, in characters.
 const LONGEST: usize = 256;
 
-/// A DER-encoded name as text (RFC 4514); `None` when it is not one.
+/// A DER-encoded name as text, as openssl shows it; `None` when it is not one.
 pub(super) fn text(der: &[u8]) -> Option<String> {
     let (_, name) = X509Name::from_der(der).ok()?;
     Some(name.to_string().chars().take(LONGEST).collect())

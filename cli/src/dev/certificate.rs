@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate, X509Name}
 /// A certificate, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Certificate {
-    /// Subject (RFC 4514).
+    /// Subject, as openssl shows it.
     pub(crate) subject: String,
     /// The subject's common name; empty when it has none.
     pub(crate) common_name: String,

@@ -4,6 +4,9 @@
 use countersign_proto::v1;
 use countersign_shared::{
     name::{DestinationName, split},
+    secret::SecretBytes,
+    time::Timestamp,
+    tls::{self, MAX_PEM_LENGTH, PemError},
     wire::timestamp_to_wire,
 };
 use tonic::Status;
@@ -16,7 +19,7 @@ use super::{
     violations::{Violations, name},
 };
 use crate::{
-    ca::request_pem,
+    ca::{ImportError, ImportedAuthority, Purpose, request_pem},
     model::{AuthorityOwner, DestinationTrust},
     rotation::{AuthorityError, AuthorityRotation},
 };
@@ -83,7 +86,14 @@ impl CertificateApi {
         request: v1::RotateCertificateAuthorityRequest,
     ) -> Result<v1::CertificateAuthorityRotation, Status> {
         let owner = owner(&request.parent)?;
-        let begun = self.authorities.rotate(&owner, request.emergency).await;
+        let imported = request
+            .imported
+            .map(|it| imported(it, self.authorities.clock.now()));
+        let imported = imported.transpose()?;
+        let begun = self
+            .authorities
+            .rotate(&owner, imported, request.emergency)
+            .await;
         rotation_of(&owner, begun)
     }
 
@@ -159,6 +169,30 @@ impl CertificateApi {
             destination_count: i64::try_from(names.len()).unwrap_or(i64::MAX),
         })
     }
+}
+
+/// An existing authority that becomes a generation of an account's.
+fn imported(
+    given: v1::ImportedCertificateAuthority,
+    now: Timestamp,
+) -> Result<ImportedAuthority, Status> {
+    let key = SecretBytes::from(given.private_key_pem.into_bytes());
+    let mut violations = Violations::default();
+    let field = "imported.certificate_pem";
+    if key.len() > MAX_PEM_LENGTH {
+        violations.add("imported.private_key_pem", PemError::TooLong.to_string());
+    }
+    let certificates = tls::certificates_from_pem(&given.certificate_pem)
+        .map_err(|error| violations.add(field, error.to_string()));
+    let imported = certificates.ok().and_then(|certificates| {
+        ImportedAuthority::with_pem(&certificates, &key, Purpose::Account, now)
+            .map_err(|error| match error {
+                ImportError::Key => violations.add("imported.private_key_pem", error.to_string()),
+                _ => violations.add(field, error.to_string()),
+            })
+            .ok()
+    });
+    violations.finish(imported)
 }
 
 fn owner(parent: &str) -> Result<AuthorityOwner, Status> {

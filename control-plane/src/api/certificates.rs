@@ -19,7 +19,7 @@ use super::{
     violations::Violations,
 };
 use crate::{
-    ca::{ClientNames, SigningAuthority, crl_pem, pem},
+    ca::{self, ClientNames, SigningAuthority, crl_pem, pem},
     model::{
         Authority, AuthorityOwner, AuthorityState, ClientCertificate, ClientCertificateState, Page,
         TrustModel,
@@ -271,17 +271,18 @@ impl CertificateApi {
 
     fn authority_to_wire(&self, authority: &Authority) -> v1::CertificateAuthority {
         let generation = authority.generation;
-        let provenance = authority
-            .provenance
-            .as_deref()
-            .map_or_else(String::new, pem);
+        let root = self.root.authority.anchor.as_slice();
+        let provenance = authority.provenance.as_deref();
+        // Above one that was imported are those who have signed that.
+        let by_root = provenance.is_none_or(|it| ca::is_signed_by(it, root));
+        let chain = provenance.into_iter().chain(by_root.then_some(root));
         v1::CertificateAuthority {
             name: authority_name(&authority.owner, generation),
             generation: i32::try_from(generation).unwrap_or(i32::MAX),
             state: authority_state(authority.state).into(),
             subject: subject(&authority.anchor),
             trust_anchor_pem: pem(&authority.anchor),
-            provenance_chain_pem: provenance + &pem(&self.root.authority.anchor),
+            provenance_chain_pem: chain.map(pem).collect(),
             trust_anchor_sha256: hex(&sha256(&authority.anchor)),
             not_before_time: Some(timestamp_to_wire(authority.not_before)),
             not_after_time: Some(timestamp_to_wire(authority.not_after)),

@@ -238,6 +238,7 @@ pub(super) fn authority_error(error: AuthorityError) -> Status {
         AuthorityError::Store(error) => status::store(error),
         AuthorityError::Ca(error) => status::ca(error),
         AuthorityError::Vault(error) => status::vault(error),
+        AuthorityError::Import => status(Code::InvalidArgument, "INVALID_FIELDS", message),
         AuthorityError::Blocked(_) => status(Code::FailedPrecondition, "ROTATION_BLOCKED", message),
     }
 }

@@ -47,10 +47,7 @@ pub(super) fn certificate(
             certificate.raw_serial() == contents.serial.0,
             "serial number",
         ),
-        (
-            only_common_name(certificate.subject()) == Some(contents.common_name.as_str()),
-            "subject",
-        ),
+        (subject(&certificate, contents), "subject"),
         (
             alternative_names(&certificate).as_ref() == Some(&contents.alternative_names),
             "subject alternative names",
@@ -145,6 +142,15 @@ fn identifiers(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) 
     let own = subject_key_identifier(certificate)?;
     let signers = authority_key_identifier(certificate.extensions())?;
     (!own.is_empty() && signers == subject_key_identifier(issuer)?).then_some(())
+}
+
+/// The common name alone, or all that another certificate has.
+fn subject(certificate: &X509Certificate<'_>, contents: &Contents) -> bool {
+    let Some(like) = &contents.like else {
+        return only_common_name(certificate.subject()) == Some(contents.common_name.as_str());
+    };
+    certificate.subject().as_raw() == like.subject_der
+        && subject_key_identifier(certificate) == Some(&like.key_identifier)
 }
 
 /// The common name of a name that has nothing else in it.

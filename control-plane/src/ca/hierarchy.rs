@@ -12,13 +12,12 @@ use countersign_shared::{
 use rcgen::PublicKeyData as _;
 
 use super::{
-    AuthorityKey, CaError, ImportedRoot, SigningAuthority,
+    AuthorityKey, CaError, ImportedAuthority, SigningAuthority,
     authority::new_serials,
-    check,
+    check, import,
     keys::new_ecdsa_key,
     names::common_name,
-    profile::{AUTHORITY_LIFE, Contents, Profile, ROOT_LIFE, Validity},
-    root_import,
+    profile::{AUTHORITY_LIFE, Contents, Likeness, Profile, ROOT_LIFE, Validity},
     signing_key::public_half,
 };
 use crate::{
@@ -61,6 +60,8 @@ struct Plan<'a> {
     path_length: u8,
     key_algorithm: KeyAlgorithm,
     life: Duration,
+    /// Of the existing certificate that it is to be like, and its end.
+    like: Option<(Likeness, Timestamp)>,
     /// Who vouches for it; `None`: nobody but itself.
     root: Option<&'a SigningAuthority>,
 }
@@ -80,7 +81,7 @@ pub enum RootKey {
     /// It is in a token and stays there.
     Token(Arc<TokenSigner>),
     /// It is that of an existing authority, which becomes the root.
-    Imported(ImportedRoot),
+    Imported(ImportedAuthority),
 }
 
 /// The internal root of an installation.
@@ -112,12 +113,13 @@ pub fn new_root(
         path_length: 2,
         key_algorithm,
         life: ROOT_LIFE,
+        like: None,
         root: None,
     };
     make(&plan, key, scope, &Serials::alone(serial), now)
 }
 
-fn import(root: ImportedRoot, scope: &ScopeKey) -> Result<SigningAuthority, CaError> {
+fn import(root: ImportedAuthority, scope: &ScopeKey) -> Result<SigningAuthority, CaError> {
     let (owner, generation) = (AuthorityOwner::Root, NewGeneration::FIRST);
     let record = Record::AuthorityKey(&owner, generation.number);
     let authority = Authority {
@@ -152,6 +154,7 @@ pub fn new_server_authority(
         path_length: 0,
         key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
+        like: None,
         root: None,
     };
     let key = stored_key(plan.key_algorithm)?;
@@ -176,6 +179,7 @@ pub fn new_agents_authority(
         path_length: 0,
         key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
+        like: None,
         root: Some(root),
     };
     let serials = Serials {
@@ -221,9 +225,40 @@ pub async fn new_account_authority(
         path_length: 1,
         key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
+        like: None,
         root: Some(root),
     };
     make_delivery(&plan, scope, store, now).await
+}
+
+/// A generation of an account's authority that is an existing one: the anchor has its key, subject and key identifier,
+/// and in the place of the root's signature it has its own certificate. Otherwise as [`new_account_authority`].
+///
+/// # Errors
+/// [`CaError`]; [`CaError::Profile`] when its subject can't be written as it stands there.
+pub async fn import_account_authority(
+    account: &AccountName,
+    generation: NewGeneration<'_>,
+    imported: ImportedAuthority,
+    scope: &ScopeKey,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Authority, CaError> {
+    let plan = Plan {
+        owner: AuthorityOwner::Account(account.clone()),
+        generation,
+        common_name: String::new(),
+        path_length: 1,
+        key_algorithm: imported.key_algorithm()?,
+        life: AUTHORITY_LIFE,
+        like: Some((imported.likeness()?, imported.not_after)),
+        root: None,
+    };
+    let made = make_with_key(&plan, imported.key, scope, store, now).await?;
+    Ok(Authority {
+        provenance: Some(imported.certificate),
+        ..made
+    })
 }
 
 /// A generation of the shared authority, which signs for destinations of every account; otherwise as
@@ -249,6 +284,7 @@ pub async fn new_shared_authority(
         path_length: 1,
         key_algorithm: KeyAlgorithm::EcdsaP256,
         life: AUTHORITY_LIFE,
+        like: None,
         root: Some(root),
     };
     make_delivery(&plan, scope, store, now).await
@@ -271,6 +307,20 @@ async fn make_delivery(
     store: &dyn Store,
     now: Timestamp,
 ) -> Result<Authority, CaError> {
+    let key = match scope.authority_keys() {
+        Some(keys) => key_in_token(plan, Arc::clone(keys)).await?,
+        None => stored_key(plan.key_algorithm)?,
+    };
+    make_with_key(plan, key, scope, store, now).await
+}
+
+async fn make_with_key(
+    plan: &Plan<'_>,
+    key: AuthorityKey,
+    scope: &ScopeKey,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Authority, CaError> {
     let NewGeneration {
         number, previous, ..
     } = plan.generation;
@@ -285,10 +335,6 @@ async fn make_delivery(
         anchor,
         provenance,
         cross,
-    };
-    let key = match scope.authority_keys() {
-        Some(keys) => key_in_token(plan, Arc::clone(keys)).await?,
-        None => stored_key(plan.key_algorithm)?,
     };
     Ok(make(plan, key, scope, &serials, now)?.authority)
 }
@@ -365,7 +411,7 @@ fn make(
     let anchor = self_sign(&anchor, &key)?;
     let provenance = plan.root.map(|root| {
         // An imported root may allow less below it than ours does.
-        let below = root_import::path_length(&root.authority.anchor);
+        let below = import::path_length(&root.authority.anchor);
         let length = below.map_or(plan.path_length, |below| {
             plan.path_length.min(below.saturating_sub(1))
         });
@@ -400,9 +446,13 @@ impl Plan<'_> {
                 key: self.key_algorithm,
             },
             common_name: self.common_name.clone(),
+            like: self.like.as_ref().map(|(like, _)| like.clone()),
             alternative_names: Vec::new(),
             serial,
-            validity: Validity::from_now(now, self.life),
+            validity: match &self.like {
+                Some((_, end)) => Validity::from_now(now, self.life).until(*end),
+                None => Validity::from_now(now, self.life),
+            },
         }
     }
 }

@@ -69,6 +69,7 @@ pub async fn issue_client(
     let contents = Contents {
         profile: Profile::Client(new.key_algorithm),
         common_name: new.names.common_name.clone(),
+        like: None,
         alternative_names: alternative_names(new.names)?,
         serial,
         validity,
@@ -137,6 +138,7 @@ pub async fn issue_agent_identity(
         // What `parse_request` takes.
         profile: Profile::Client(KeyAlgorithm::EcdsaP256),
         common_name: agent.id().to_string(),
+        like: None,
         alternative_names: vec![uri],
         serial,
         validity,
@@ -177,6 +179,7 @@ pub async fn issue_server(
     let contents = Contents {
         profile: Profile::Server,
         common_name: common_name.to_owned(),
+        like: None,
         alternative_names,
         serial,
         validity,

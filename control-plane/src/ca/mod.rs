@@ -13,13 +13,13 @@ mod authority;
 mod check;
 mod customer;
 mod hierarchy;
+mod import;
 mod issue;
 mod keys;
 mod names;
 mod profile;
 mod request;
 mod revocation_list;
-mod root_import;
 mod signing_key;
 #[cfg(test)]
 mod testing;
@@ -34,18 +34,25 @@ pub use customer::{
     MAX_UPLOADED, NewRequest, UploadError, Uploaded, check_upload, new_request, request_key,
 };
 pub use hierarchy::{
-    NewGeneration, RootKey, forget_key, forget_unused_key, new_account_authority,
-    new_agents_authority, new_root, new_server_authority, new_shared_authority,
+    NewGeneration, RootKey, forget_key, forget_unused_key, import_account_authority,
+    new_account_authority, new_agents_authority, new_root, new_server_authority,
+    new_shared_authority,
 };
+pub use import::{ImportError, ImportedAuthority, Purpose};
 pub use issue::{NewClient, identity_issued_at, issue_agent_identity, issue_client, issue_server};
 pub use names::{ClientNames, identity_of};
 pub use profile::{CLIENT_LIFE, IDENTITY_LIFE, SERVER_LIFE};
 pub use request::{SigningRequest, parse_request};
 pub use revocation_list::{CRL_LIFE, sign_crl};
-pub use root_import::{ImportError, ImportedRoot};
 pub use signing_key::AuthorityKey;
 
 use crate::{model::AuthorityOwner, store::StoreError, vault::VaultError};
+
+/// Whether the authority with the certificate `issuer` has signed the certificate `der`.
+pub fn is_signed_by(der: &[u8], issuer: &[u8]) -> bool {
+    let both = check::parse(der).zip(check::parse(issuer));
+    both.is_some_and(|(certificate, issuer)| check::signed_by(&certificate, &issuer))
+}
 
 /// A certificate in PEM (RFC 7468 section 5).
 pub fn pem(der: &[u8]) -> String {

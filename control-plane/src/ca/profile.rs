@@ -5,7 +5,7 @@ use std::time::Duration;
 use countersign_shared::time::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -91,9 +91,22 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
 pub(super) struct Contents {
     pub(super) profile: Profile,
     pub(super) common_name: String,
+    /// In the place of a common name and of a key identifier of ours: those of another certificate of the same key.
+    pub(super) like: Option<Likeness>,
     pub(super) alternative_names: Vec<SanType>,
     pub(super) serial: Serial,
     pub(super) validity: Validity,
+}
+
+/// What a certificate has in common with another one of the same key, so that either of them can stand in a chain.
+#[derive(Debug, Clone)]
+pub(super) struct Likeness {
+    /// Its subject.
+    pub(super) subject: DistinguishedName,
+    /// The same in DER.
+    pub(super) subject_der: Vec<u8>,
+    /// Its subject key identifier.
+    pub(super) key_identifier: Vec<u8>,
 }
 
 impl Contents {
@@ -101,6 +114,10 @@ impl Contents {
     pub(super) fn params(&self) -> Result<CertificateParams, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(&self.common_name);
+        if let Some(like) = &self.like {
+            params.distinguished_name = like.subject.clone();
+            params.key_identifier_method = KeyIdMethod::PreSpecified(like.key_identifier.clone());
+        }
         params.subject_alt_names.clone_from(&self.alternative_names);
         params.serial_number = Some(SerialNumber::from_slice(&self.serial.0));
         params.not_before = date(self.validity.not_before)?;

@@ -190,6 +190,7 @@ async fn what_differs_from_its_profile_in_anything_is_thrown_away() {
     let contents = super::profile::Contents {
         profile: super::profile::Profile::Client(KeyAlgorithm::EcdsaP256),
         common_name: "a".to_owned(),
+        like: None,
         alternative_names: super::issue::alternative_names(&names(TrustModel::Shared)).unwrap(),
         serial: Serial::from_random([7; 16]),
         validity: super::profile::Validity::from_now(NOW, DAY),

@@ -10,7 +10,7 @@ use super::{
     authority::{self, Blocked, Phase},
 };
 use crate::{
-    ca::{self, CaError, NewGeneration, SigningAuthority},
+    ca::{self, CaError, ImportedAuthority, NewGeneration, SigningAuthority},
     crl::RevocationLists,
     issuing::Opened,
     model::{
@@ -37,6 +37,9 @@ pub enum AuthorityError {
     /// A key can't be sealed or opened.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The shared authority is never an imported one.
+    #[error("only an account's authority can be imported: the shared one signs for all accounts")]
+    Import,
     /// The rotation can't go on yet.
     #[error(transparent)]
     Blocked(#[from] Blocked),
@@ -77,14 +80,15 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Makes the next generation. In an emergency it is not signed by the one before and signs at
-    /// once.
+    /// Makes the next generation, or takes in an existing authority as it, which only an account's can be. In an
+    /// emergency it is not signed by the one before and signs at once.
     ///
     /// # Errors
     /// [`AuthorityError`].
     pub async fn rotate(
         &self,
         owner: &AuthorityOwner,
+        imported: Option<ImportedAuthority>,
         emergency: bool,
     ) -> Result<AuthorityRotation, AuthorityError> {
         let known = self.generations(owner).await?;
@@ -102,7 +106,7 @@ impl Authorities {
             state,
             previous: previous.as_ref(),
         };
-        let made = self.make(owner, new).await?;
+        let made = self.make(owner, imported, new).await?;
         let now = self.clock.now();
         let changed = store
             .change_authorities(owner, Some(made.clone()), changes, now)
@@ -117,15 +121,21 @@ impl Authorities {
     async fn make(
         &self,
         owner: &AuthorityOwner,
+        imported: Option<ImportedAuthority>,
         new: NewGeneration<'_>,
     ) -> Result<Authority, AuthorityError> {
         let (store, now) = (self.store.as_ref(), self.clock.now());
-        Ok(match owner {
-            AuthorityOwner::Account(account) => {
+        Ok(match (owner, imported) {
+            (AuthorityOwner::Account(account), Some(imported)) => {
+                let scope = self.vault.account(store, account).await?;
+                ca::import_account_authority(account, new, imported, &scope, store, now).await?
+            }
+            (AuthorityOwner::Account(account), None) => {
                 let scope = self.vault.account(store, account).await?;
                 ca::new_account_authority(account, new, &self.root, &scope, store, now).await?
             }
-            _ => {
+            (_, Some(_)) => return Err(AuthorityError::Import),
+            (_, None) => {
                 let scope = self.vault.scope(store, INSTALLATION).await?;
                 ca::new_shared_authority(new, &self.root, &scope, store, now).await?
             }
@@ -198,7 +208,7 @@ impl Authorities {
         let mut found = known.iter();
         let found = found.find(|it| it.generation == generation);
         if found.is_some_and(|it| it.state == AuthorityState::Active) {
-            self.rotate(owner, true).await?;
+            self.rotate(owner, None, true).await?;
         }
         let now = self.clock.now();
         let names = self.store.revoke_authority(owner, generation, now).await?;

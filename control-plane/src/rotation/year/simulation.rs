@@ -431,7 +431,7 @@ impl Simulation {
 
     async fn prepare(&mut self, id: &str) {
         let authorities = &self.run().authorities;
-        let rotation = match authorities.rotate(&owner(id), false).await {
+        let rotation = match authorities.rotate(&owner(id), None, false).await {
             // What was given up is still being replaced somewhere: no other rotation this year.
             Err(AuthorityError::Blocked(Blocked::UnderWay(_))) => return,
             rotation => rotation.unwrap(),

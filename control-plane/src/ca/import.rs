@@ -1,25 +1,37 @@
-//! An existing certificate authority, such as an intermediate of a bank's own PKI, that becomes the internal root:
-//! what vouches for accounts' authorities is then vouched for by those who are trusted already.
+//! An existing certificate authority, such as an intermediate of a bank's own PKI, that becomes the internal root, or
+//! a generation of an account's authority: what is signed then leads up to those who are trusted already.
 
 use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{secret::SecretBytes, time::Timestamp};
-use rcgen::{KeyPair, PublicKeyData as _};
+use rcgen::{DistinguishedName, DnType, DnValue, KeyPair, PublicKeyData as _};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use thiserror::Error;
-use x509_parser::prelude::{X509Certificate, X509Version};
+use x509_parser::{
+    asn1_rs::Tag,
+    prelude::{X509Certificate, X509Name, X509Version},
+};
 
-use super::{AuthorityKey, check};
-use crate::pkcs11::TokenSigner;
+use super::{AuthorityKey, CaError, check, profile::Likeness};
+use crate::{model::KeyAlgorithm, pkcs11::TokenSigner};
 
-/// A root that ends sooner is not worth beginning with.
+/// One that ends sooner is not worth beginning with.
 const LEAST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Why an authority can't become the root.
+/// What an existing authority becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The internal root, which has authorities below it.
+    Root,
+    /// A generation of an account's authority.
+    Account,
+}
+
+/// Why an authority can't become what it is to be.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ImportError {
     /// There must be one certificate.
-    #[error("holds {0} certificates: give the one that is to be the root, without those above it")]
+    #[error("holds {0} certificates: give the authority's own, without those above it")]
     Count(usize),
     /// It does not parse.
     #[error("is no X.509 certificate of version 3")]
@@ -41,41 +53,48 @@ pub enum ImportError {
     /// It is not valid for long enough.
     #[error("is valid from {0} to {1}: it must be valid now and for 30 days")]
     Validity(Timestamp, Timestamp),
-    /// The key file holds no key.
+    /// It can't be used.
     #[error(
-        "the key is no private key that can sign here: it takes PKCS#8, ECDSA P-256 or P-384 or RSA"
+        "the key is not one that can sign here: it takes PKCS#8, ECDSA on P-256 or P-384, or RSA of 2048 or 3072 bits"
     )]
     Key,
+    /// The trust anchor could not have the same subject.
+    #[error(
+        "has a subject that can't be written again: each of its parts must be there once, as UTF8String, \
+         PrintableString or IA5String"
+    )]
+    Subject,
     /// The key is another's.
     #[error("is not the certificate of the key: their public keys differ")]
     OtherKey,
 }
 
-/// An authority that can become the root.
+/// An authority that can become what it is to be.
 #[derive(Debug)]
-pub struct ImportedRoot {
+pub struct ImportedAuthority {
     pub(super) certificate: Vec<u8>,
     pub(super) key: AuthorityKey,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
 }
 
-impl ImportedRoot {
-    /// With its private key as it stands in a file: PKCS#8 in PEM.
+impl ImportedAuthority {
+    /// With its private key: PKCS#8 in PEM.
     ///
     /// # Errors
     /// [`ImportError`].
     pub fn with_pem(
         certificates: &[CertificateDer<'_>],
         key: &SecretBytes,
+        purpose: Purpose,
         now: Timestamp,
     ) -> Result<Self, ImportError> {
         let key = PrivatePkcs8KeyDer::from_pem_slice(key.expose()).map_err(|_| ImportError::Key)?;
         let key = KeyPair::try_from(&key).map_err(|_| ImportError::Key)?;
-        Self::check(certificates, AuthorityKey::Held(key), now)
+        Self::check(certificates, AuthorityKey::Held(key), purpose, now)
     }
 
-    /// With its private key in a token.
+    /// A root with its private key in a token.
     ///
     /// # Errors
     /// [`ImportError`].
@@ -84,12 +103,14 @@ impl ImportedRoot {
         signer: Arc<TokenSigner>,
         now: Timestamp,
     ) -> Result<Self, ImportError> {
-        Self::check(certificates, AuthorityKey::Token(signer), now)
+        let key = AuthorityKey::Token(signer);
+        Self::check(certificates, key, Purpose::Root, now)
     }
 
     fn check(
         certificates: &[CertificateDer<'_>],
         key: AuthorityKey,
+        purpose: Purpose,
         now: Timestamp,
     ) -> Result<Self, ImportError> {
         let [der] = certificates else {
@@ -97,7 +118,13 @@ impl ImportedRoot {
         };
         let parsed = check::parse(der).filter(|it| it.version() == X509Version::V3);
         let parsed = parsed.ok_or(ImportError::Certificate)?;
-        let (not_before, not_after) = may_be_root(&parsed, now)?;
+        let (not_before, not_after) = may_sign(&parsed, purpose, now)?;
+        if purpose == Purpose::Account && distinguished_name(parsed.subject()).is_none() {
+            return Err(ImportError::Subject);
+        }
+        if check::key_algorithm(parsed.public_key()).is_none() {
+            return Err(ImportError::Key);
+        }
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(ImportError::OtherKey);
         }
@@ -110,15 +137,59 @@ impl ImportedRoot {
     }
 }
 
-/// Whether it may sign authorities; from when and until when.
-fn may_be_root(
+impl ImportedAuthority {
+    /// The kind of its key.
+    pub(super) fn key_algorithm(&self) -> Result<KeyAlgorithm, CaError> {
+        let parsed = check::parse(&self.certificate);
+        let algorithm = parsed.and_then(|it| check::key_algorithm(it.public_key()));
+        algorithm.ok_or(CaError::Profile("the key's kind"))
+    }
+
+    /// What another certificate of its key has to have like it.
+    pub(super) fn likeness(&self) -> Result<Likeness, CaError> {
+        let parsed =
+            check::parse(&self.certificate).ok_or(CaError::Profile("it does not parse"))?;
+        let subject = distinguished_name(parsed.subject());
+        Ok(Likeness {
+            subject: subject.ok_or(CaError::Profile(
+                "its subject has parts that are not written here",
+            ))?,
+            subject_der: parsed.subject().as_raw().to_vec(),
+            key_identifier: check::subject_key_identifier(&parsed)
+                .unwrap_or_default()
+                .to_vec(),
+        })
+    }
+}
+
+/// A name with the same parts, each of the same type; `None` where there is one of another type.
+fn distinguished_name(name: &X509Name<'_>) -> Option<DistinguishedName> {
+    let mut copy = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let kind = attribute.attr_type().iter()?.collect();
+        let text = attribute.as_str().ok()?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().ok()?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().ok()?),
+            _ => return None,
+        };
+        copy.push(DnType::CustomDnType(kind), value);
+    }
+    // It has each type once.
+    (copy.iter().count() == name.iter_attributes().count()).then_some(copy)
+}
+
+/// Whether it may sign what it is to sign; from when and until when.
+fn may_sign(
     certificate: &X509Certificate<'_>,
+    purpose: Purpose,
     now: Timestamp,
 ) -> Result<(Timestamp, Timestamp), ImportError> {
     let constraints = certificate.basic_constraints().ok().flatten();
     let constraints = constraints.filter(|it| it.value.ca);
     let constraints = constraints.ok_or(ImportError::NoAuthority)?;
-    if constraints.value.path_len_constraint == Some(0) {
+    if purpose == Purpose::Root && constraints.value.path_len_constraint == Some(0) {
         return Err(ImportError::PathLength);
     }
     let usage = certificate.key_usage().map_err(|_| ImportError::KeyUsage)?;
@@ -169,11 +240,11 @@ mod tests {
         params
     }
 
-    fn import(params: &CertificateParams) -> Result<ImportedRoot, ImportError> {
+    fn import(params: &CertificateParams) -> Result<ImportedAuthority, ImportError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let pem = SecretBytes::from(key.serialize_pem().into_bytes());
-        ImportedRoot::with_pem(&[certificate.der().clone()], &pem, NOW)
+        ImportedAuthority::with_pem(&[certificate.der().clone()], &pem, Purpose::Root, NOW)
     }
 
     #[test]
@@ -221,13 +292,25 @@ mod tests {
     }
 
     #[test]
+    fn an_accounts_authority_needs_none_below_it() {
+        let mut params = params();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = [params.self_signed(&key).unwrap().der().clone()];
+        let pem = SecretBytes::from(key.serialize_pem().into_bytes());
+        let import = |purpose| ImportedAuthority::with_pem(&certificate, &pem, purpose, NOW);
+        assert_eq!(import(Purpose::Root).unwrap_err(), ImportError::PathLength);
+        assert!(import(Purpose::Account).is_ok());
+    }
+
+    #[test]
     fn its_key_is_its_own_and_one_that_can_sign() {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let other = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let certificate = params().self_signed(&key).unwrap().der().clone();
         let pem = |key: &KeyPair| SecretBytes::from(key.serialize_pem().into_bytes());
         let import = |certificates: &[CertificateDer<'_>], key: &SecretBytes| {
-            ImportedRoot::with_pem(certificates, key, NOW).unwrap_err()
+            ImportedAuthority::with_pem(certificates, key, Purpose::Root, NOW).unwrap_err()
         };
         let one = [certificate.clone()];
         assert_eq!(import(&one, &pem(&other)), ImportError::OtherKey);

@@ -1,6 +1,7 @@
-//! An intermediate of a bank's own PKI, made with openssl, becomes the installation's root: with its key in a file
-//! that is then taken away, and with its key in a SoftHSM token. openssl follows an account's authority and a client
-//! certificate up to the bank's root. What can't be a root is refused with the reason, and another one later.
+//! Intermediates of a bank's own PKI, made with openssl, become the installation's root (with its key in a file that is
+//! then taken away, or in a SoftHSM token), or the next generation of an account's authority. openssl follows client
+//! certificates up to the bank's root, and a receiver that has the account's anchor alone takes them. What can't be an
+//! authority is refused with the reason, and another root later.
 
 use std::{
     fs,
@@ -16,6 +17,7 @@ use countersign_tests::{
     ports::free_port,
     process::{Finished, run},
     receiver::Receiver,
+    scanner::Scanner,
     setting::Setting,
     softhsm,
 };
@@ -268,4 +270,102 @@ fn with_its_key_in_a_token() {
     setting.control_plane.kill9();
     setting.control_plane.restart();
     setting.account("globex");
+}
+
+#[test]
+fn an_accounts_authority_can_be_one_of_the_bank() {
+    let setting = Setting::new("imported-authority");
+    let bank = Bank::new(&setting.folder.join("bank"));
+    bank.intermediate("ca", "CA:TRUE,pathlen:0", None);
+    let api = setting.api();
+    let account = setting.account("acme");
+    let text = |name: &str| fs::read_to_string(bank.file(name)).unwrap();
+    let import = |certificate: &str, key: &str| {
+        json!({
+            "parent": account,
+            "imported": {"certificate_pem": text(certificate), "private_key_pem": text(key)},
+        })
+    };
+    let rotate = "CertificateService/RotateCertificateAuthority";
+    bank.intermediate("leaf", "CA:FALSE", None);
+    for (certificate, key, field) in [
+        ("leaf.pem", "leaf.key", "imported.certificate_pem"),
+        ("ca.pem", "leaf.key", "imported.certificate_pem"),
+        ("ca.pem", "ca.csr", "imported.private_key_pem"),
+        ("ca.key", "ca.key", "imported.certificate_pem"),
+    ] {
+        let refused = api.refused(rotate, &import(certificate, key));
+        assert_eq!(refused.fields(), [field], "{refused:?}");
+        assert!(!refused.message.contains("BEGIN"), "{refused:?}");
+    }
+    let mut shared = import("ca.pem", "ca.key");
+    shared["parent"] = json!("shared");
+    api.refused(rotate, &shared);
+
+    api.ok(rotate, &import("ca.pem", "ca.key"));
+    let parent = json!({"parent": account});
+    // Nobody has a certificate yet, so nothing holds it up.
+    api.ok("CertificateService/AdvanceRotation", &parent);
+    let list = "CertificateService/ListCertificateAuthorities";
+    let authorities = api.ok(list, &parent);
+    let all = authorities["certificate_authorities"].as_array().unwrap();
+    let imported = all.iter().find(|it| it["generation"] == 2).unwrap();
+    assert_eq!(
+        imported["state"], "CERTIFICATE_AUTHORITY_STATE_ACTIVE",
+        "{imported}"
+    );
+    assert_eq!(
+        imported["provenance_chain_pem"].as_str().unwrap().trim(),
+        text("ca.pem").trim()
+    );
+    assert_eq!(
+        imported["subject"],
+        "C=DE, O=Bank, OU=Webhooks, CN=Bank Delivery CA 7"
+    );
+
+    // A receiver that has the anchor alone, and somebody who has the bank's root and the intermediate.
+    let server = TestCertificate::make(&setting.folder.subfolder("server"));
+    let receiver = Receiver::start(&server, imported["trust_anchor_pem"].as_str().unwrap());
+    let url = receiver.url("/hooks");
+    let destination = setting.destination(&account, "orders", &url, &server.ca_pem);
+    let _agent = setting.agent("edge-1", &[]);
+    let delivery = setting.submit(&destination, b"{}", "application/json");
+    setting.wait_until_delivered(&delivery);
+    let name = json!({"name": format!("{destination}/clientCertificates/1")});
+    let leaf = api.ok("CertificateService/GetClientCertificate", &name);
+    let leaf = leaf["client_certificate"]["certificate_pem"]
+        .as_str()
+        .unwrap();
+    fs::write(bank.file("leaf.pem"), leaf).unwrap();
+    bank.openssl(&[
+        "verify",
+        "-x509_strict",
+        "-purpose",
+        "sslclient",
+        "-CAfile",
+        "root.pem",
+        "-untrusted",
+        "ca.pem",
+        "leaf.pem",
+    ]);
+    let anchor = imported["trust_anchor_pem"].as_str().unwrap();
+    fs::write(bank.file("anchor.pem"), anchor).unwrap();
+    bank.openssl(&[
+        "verify",
+        "-x509_strict",
+        "-purpose",
+        "sslclient",
+        "-CAfile",
+        "anchor.pem",
+        "leaf.pem",
+    ]);
+
+    let mut scanner = Scanner::for_private_keys();
+    scanner.text("the imported key", text("ca.key").trim());
+    let log = setting.control_plane.output();
+    assert_eq!(scanner.find(log.as_bytes()), Vec::<&str>::new());
+    for entry in fs::read_dir(setting.control_plane.data_dir()).unwrap() {
+        let found = scanner.find(&fs::read(entry.unwrap().path()).unwrap());
+        assert_eq!(found, Vec::<&str>::new());
+    }
 }
