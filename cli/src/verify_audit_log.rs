@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 use countersign_control_plane::audit::export::{Export, Told, Wrong};
 use countersign_shared::digest::unhex;
@@ -29,8 +30,8 @@ Examples:
   By the key that ListAuditCheckpoints has told you before, so that no other installation can have signed:
     countersign verify-audit-log --public-key 4f1c… audit.jsonl")]
 pub(crate) struct Arguments {
-    /// Public key of the signatures (Ed25519), in hex [default: the one that the export names]
-    #[arg(long, value_name = "HEX", value_parser = public_key)]
+    /// Public key of the signatures (Ed25519), in base64 or hex [default: the one that the export names]
+    #[arg(long, value_name = "KEY", value_parser = public_key)]
     public_key: Option<[u8; 32]>,
     /// Print one JSON object instead of lines for people
     #[arg(long)]
@@ -40,8 +41,10 @@ pub(crate) struct Arguments {
 }
 
 fn public_key(text: &str) -> Result<[u8; 32], &'static str> {
-    let bytes = unhex(text).and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or("a public key is 64 hexadecimal digits")
+    // ListAuditCheckpoints tells it in base64, this command in hex; the lengths differ.
+    let bytes = unhex(text).or_else(|| STANDARD.decode(text).ok());
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or("a public key has 32 bytes: 44 characters of base64, or 64 hexadecimal digits")
 }
 
 /// Why nothing could be verified.
@@ -149,7 +152,7 @@ fn shown(finding: &Finding, key_is_given: bool) -> Vec<String> {
         0 => "no signature: export again when a minute has passed, or keep the hash elsewhere"
             .to_owned(),
         signatures => format!(
-            "{signatures} signatures are right, the last over record {}, by the key {}",
+            "signatures that are right: {signatures}, the last over record {}, by the key {}",
             told.signed_sequence, told.public_key
         ),
     });
@@ -174,8 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_taken_in_hex() {
+    fn a_key_is_taken_in_hex_and_in_base64() {
         assert_eq!(public_key(&"07".repeat(32)), Ok([7; 32]));
+        assert_eq!(public_key(&STANDARD.encode([7; 32])), Ok([7; 32]));
         assert!(public_key("07").is_err());
         assert!(public_key("x").is_err());
     }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use countersign_agent::deliver::parse_retry_after;
 use countersign_control_plane::{
+    audit::export::Export,
     auth::{Rules, TABLE},
     ca,
     config::Config,
@@ -17,6 +18,7 @@ use countersign_shared::{
     hpke::{self, RecipientKey},
     join_token::JoinToken,
     name::{AccountName, AgentName, AlertName, ApiKeyName, DestinationName, JoinTokenName},
+    receipt,
     seal::SealingKey,
     secret::SecretBytes,
     time::Timestamp,
@@ -28,13 +30,16 @@ use prost::Message as _;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 15] = [
+    ("audit_export", audit_export),
     ("certificate", certificate),
     ("configuration", configuration),
     ("delivery_content", delivery_content),
+    ("imported_authority", imported_authority),
     ("names", names),
     ("news", news),
     ("pem", pem),
+    ("receipt", receipt),
     ("request_names", request_names),
     ("retry_after", retry_after),
     ("sealed", sealed),
@@ -54,6 +59,41 @@ pub fn run(target: &str, input: &[u8]) {
 
 fn text(input: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(input)
+}
+
+/// Lines of an export of the audit log, in a file from wherever.
+fn audit_export(input: &[u8]) {
+    let mut export = Export::default();
+    for line in text(input).lines() {
+        if export.follow(line).is_err() {
+            break;
+        }
+    }
+    let told = export.told();
+    assert!(told.signed_sequence <= told.last_sequence);
+}
+
+/// An existing authority, in a request: its certificate and its key, with a zero byte between.
+fn imported_authority(input: &[u8]) {
+    let now = Timestamp::from_unix_seconds(1_800_000_000);
+    let (certificate, key) = match input.iter().position(|byte| *byte == 0) {
+        Some(end) => (&input[..end], &input[end + 1..]),
+        None => (input, input),
+    };
+    if let Ok(certificates) = tls::certificates_from_pem(&text(certificate)) {
+        let key = SecretBytes::from(key.to_vec());
+        let _ = ca::ImportedAuthority::with_pem(&certificates, &key, ca::Purpose::Account, now);
+    }
+}
+
+/// A receipt, from whoever shows one.
+fn receipt(input: &[u8]) {
+    let text = text(input);
+    if let Ok(read) = receipt::read(&text) {
+        assert!(text.starts_with(&read.signed));
+        assert!(!read.certificate.is_empty());
+    }
+    assert_eq!(receipt::link(&text).len(), 64);
 }
 
 /// A peer's certificate, in a handshake.
