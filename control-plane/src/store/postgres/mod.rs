@@ -9,7 +9,6 @@ mod channel;
 mod copy;
 mod dollars;
 mod options;
-pub(super) mod partitions;
 mod programs;
 mod schema;
 pub(super) mod session;
@@ -194,8 +193,6 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Database for PostgresStore {
-    const HAS_PIECES: bool = true;
-
     async fn run<T: Send + 'static>(
         &self,
         lane: Lane,

@@ -71,6 +71,8 @@ const SETTINGS: &str = "
     SET enable_seqscan = off;
     SET enable_bitmapscan = off;
     SET enable_sort = off;
+    -- Statements are short, and what was switched off above counts as so dear that they would be compiled each time.
+    SET jit = off;
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 

@@ -19,13 +19,13 @@ use crate::store::Result;
 const ACCOUNT: &[&str] = &[
     "SELECT id, display_name, created_at, revision FROM accounts WHERE id = ?",
     "SELECT generation, anchor, provenance, cross_signed, state, sealed_key, not_before, not_after
-     FROM authorities WHERE owner = 'accounts/' || ? ORDER BY generation",
+     FROM authorities WHERE owner = 'accounts/' || ?",
 ];
 
 /// What the shared authority is.
 const SHARED_AUTHORITY: &[&str] = &[
     "SELECT generation, anchor, provenance, cross_signed, state, sealed_key, not_before, not_after
-     FROM authorities WHERE owner = ? ORDER BY generation",
+     FROM authorities WHERE owner = ?",
 ];
 
 /// What a destination is: its configuration, its client certificates, its signing secrets, its request.
@@ -38,10 +38,10 @@ const DESTINATION: &[&str] = &[
     "SELECT c.version, c.state, c.trust_model, c.serial, c.certificate, c.chain, c.sealed_key, c.not_after,
             c.activated_at, c.replaced_at, c.revoked_at
      FROM client_certificates c JOIN destinations d ON d.key = c.destination
-     JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ? ORDER BY c.version",
+     JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ?",
     "SELECT s.version, s.sealed, s.public_key, s.created_at, s.expires_at
      FROM signing_secrets s JOIN destinations d ON d.key = s.destination
-     JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ? ORDER BY s.version",
+     JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ?",
     "SELECT r.version, r.request, r.sealed_key, r.created_at
      FROM certificate_requests r JOIN destinations d ON d.key = r.destination
      JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ?",
@@ -148,9 +148,11 @@ fn hash(connection: &Connection, resource: &Resource) -> Result<Option<[u8; 32]>
             .iter()
             .map(|value| value as &dyn rusqlite::ToSql)
             .collect();
-        let rows = all(connection, query, values.as_slice(), |row| {
+        let mut rows = all(connection, query, values.as_slice(), |row| {
             row_image(number, row)
         })?;
+        // Here rather than there: it is no order that an index has.
+        rows.sort_unstable();
         if number == 0 && rows.is_empty() {
             return Ok(None);
         }

@@ -59,8 +59,6 @@ impl SqliteStore {
 }
 
 impl Database for SqliteStore {
-    const HAS_PIECES: bool = false;
-
     async fn run<T: Send + 'static>(
         &self,
         lane: Lane,
