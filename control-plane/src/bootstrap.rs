@@ -1,6 +1,8 @@
 //! Opening the data directory: the first start fills it, every later one uses what is there. A KEK
 //! that is missing or wrong is found out before anything is changed.
 
+mod authority_keys;
+
 use std::{
     fs::{File, TryLockError},
     io,
@@ -13,21 +15,20 @@ use countersign_shared::{
     files,
     name::Id,
     random,
-    secret::{SecretBytes, SecretText},
-    tasks::{self, Tasks},
+    secret::SecretText,
+    tasks::Tasks,
     time::{Clock, Timestamp},
-    tls::{self, PemError},
+    tls::PemError,
 };
-use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::{
     auth::{self, KeyRequest},
-    ca::{self, CaError, ImportError, ImportedAuthority, Purpose, RootKey, SigningAuthority, pem},
+    ca::{self, CaError, ImportError, RootKey, SigningAuthority, pem},
     config::{Config, StoreSource},
     kek::{self, KekError},
-    model::{AuthorityOwner, RootImport, Serial},
-    pkcs11::{TokenError, TokenKeys, TokenSigner},
+    model::{AuthorityOwner, Serial},
+    pkcs11::TokenError,
     store::{
         Installation, InstallationFacts, Store, StoreError,
         postgres::{Channel, Options, OptionsError, PostgresStore},
@@ -157,18 +158,20 @@ async fn open_once(
     let needed = facts.as_ref().map(|facts| facts.kek_id.as_str());
     let kek::Opened { kek, previous } =
         kek::open(&config.kek, config.previous_kek.as_ref(), needed).await?;
-    let token = root_token(config).await?;
-    let authority_keys = authority_keys(config).await?;
+    let token = authority_keys::root_token(config).await?;
+    let keys = authority_keys::authority_keys(config).await?;
     let (store, channel) = place.open(tasks).await?;
     let vault = Vault::replacing(Arc::clone(&kek), previous);
-    let vault = Arc::new(vault.with_authority_keys(authority_keys));
+    let vault = Arc::new(vault.with_authority_keys(keys));
     let first_key = match facts {
         Some(_) => None,
         None => {
             let now = clock.now();
             let key = auth::generate(KeyRequest::administrator(), now);
             let root_key = match (&config.root_import, &token) {
-                (Some(import), _) => RootKey::Imported(imported(import, token.clone(), now)?),
+                (Some(import), _) => {
+                    RootKey::Imported(authority_keys::imported(import, token.clone(), now)?)
+                }
                 (None, Some(signer)) => RootKey::Token(Arc::clone(signer)),
                 (None, None) => RootKey::Stored(config.root_key),
             };
@@ -186,11 +189,7 @@ async fn open_once(
     let root = SigningAuthority::root(store.as_ref(), &vault, token).await?;
     let root = root.map(Arc::new);
     let root = root.ok_or(StartError::NoAuthority(AuthorityOwner::Root))?;
-    if let Some(import) = &config.root_import
-        && certificates(import)?.first().map(|it| it.as_ref()) != Some(&root.authority.anchor[..])
-    {
-        return Err(StartError::OtherRoot(import.certificate_file.clone()));
-    }
+    authority_keys::check_root(config, &root.authority.anchor)?;
     let (root, agents, server) = (
         root,
         open(AuthorityOwner::Agents).await?,
@@ -265,56 +264,6 @@ pub(crate) fn lock(folder: &Path) -> Result<File, StartError> {
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
-}
-
-/// The root's key in its token, if that is where it is.
-async fn root_token(config: &Config) -> Result<Option<Arc<TokenSigner>>, StartError> {
-    let Some(settings) = config.root_token.clone() else {
-        return Ok(None);
-    };
-    let opened = tasks::blocking(move || TokenSigner::open(settings)).await;
-    let ended = |error| TokenError::Failed(format!("the call to the token ended: {error}"));
-    let signer = opened.map_err(ended)??;
-    Ok(Some(Arc::new(signer)))
-}
-
-/// The token for authorities' keys, if that is where they are.
-async fn authority_keys(config: &Config) -> Result<Option<Arc<TokenKeys>>, StartError> {
-    let Some(place) = config.authority_token.clone() else {
-        return Ok(None);
-    };
-    let opened = tasks::blocking(move || TokenKeys::open(place)).await;
-    let ended = |error| TokenError::Failed(format!("the call to the token ended: {error}"));
-    let keys = opened.map_err(ended).and_then(|opened| opened);
-    Ok(Some(Arc::new(keys.map_err(StartError::AuthorityToken)?)))
-}
-
-/// The certificates in the file of a root that is imported.
-fn certificates(import: &RootImport) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let file = &import.certificate_file;
-    let failed = |error| StartError::RootFile(file.clone(), error);
-    let text = std::fs::read_to_string(file).map_err(failed)?;
-    let parsed = tls::certificates_from_pem(&text);
-    parsed.map_err(|error| StartError::RootPem(file.clone(), error))
-}
-
-/// An existing authority that becomes the root; its key is in a file unless it is in a token.
-fn imported(
-    import: &RootImport,
-    token: Option<Arc<TokenSigner>>,
-    now: Timestamp,
-) -> Result<ImportedAuthority, StartError> {
-    let found = certificates(import)?;
-    let root = match (&import.key_file, token) {
-        (Some(file), _) => {
-            let failed = |error| StartError::RootFile(file.clone(), error);
-            let key = SecretBytes::from(files::read_private(file).map_err(failed)?);
-            ImportedAuthority::with_pem(&found, &key, Purpose::Root, now)
-        }
-        (None, Some(signer)) => ImportedAuthority::with_token(&found, signer, now),
-        (None, None) => Err(ImportError::Key),
-    };
-    root.map_err(|error| StartError::RootImport(import.certificate_file.clone(), error))
 }
 
 /// To its file before the installation exists: a crash in between costs a file, not the only key.

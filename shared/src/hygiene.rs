@@ -24,8 +24,6 @@ pub fn keep_to_itself() -> io::Result<()> {
 
 /// What the name of a variable of ours holds when the variable is meant to hold a secret.
 const SECRETS: [&str; 6] = ["KEY", "KEK", "TOKEN", "SECRET", "PASSWORD", "PIN"];
-/// Password that other PostgreSQL clients take.
-const PGPASSWORD: &str = "PGPASSWORD";
 
 /// A variable of the environment that was meant for us and holds a secret; `None` when there is none. We read
 /// none of them: whoever set it expects what will not happen, and has put a secret where many can read it.
@@ -37,8 +35,7 @@ pub fn secret_in_environment() -> Option<String> {
 fn secret_among(mut names: impl Iterator<Item = String>) -> Option<String> {
     names.find(|name| {
         let ours = name.strip_prefix("COUNTERSIGN_");
-        let ours = ours.is_some_and(|rest| rest.split('_').any(|word| SECRETS.contains(&word)));
-        ours || name == PGPASSWORD
+        ours.is_some_and(|rest| rest.split('_').any(|word| SECRETS.contains(&word)))
     })
 }
 
@@ -62,7 +59,6 @@ mod tests {
             "COUNTERSIGN_ADMIN_KEY",
             "COUNTERSIGN_TOKEN",
             "COUNTERSIGN_KEK_FILE",
-            "PGPASSWORD",
         ] {
             assert!(found(name), "{name}");
         }

@@ -21,7 +21,7 @@ use countersign_tests::{
     setting::Setting,
     softhsm,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A PKI: the root, and an intermediate whose key is in a file or somewhere else.
 struct Bank {
@@ -80,8 +80,20 @@ impl Bank {
         openssl_ok(&words, &[])
     }
 
-    /// Signs an intermediate with these extensions for a public key, or for a new key in a file.
-    fn intermediate(&self, name: &str, constraints: &str, public_key: Option<&str>) {
+    /// Signs an intermediate with these constraints, for a new key in a file.
+    fn intermediate(&self, name: &str, constraints: &str) {
+        let p384 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
+        self.intermediate_with(name, constraints, &p384, None);
+    }
+
+    /// As [`Bank::intermediate`], with another kind of key, or for a public key.
+    fn intermediate_with(
+        &self,
+        name: &str,
+        constraints: &str,
+        kind: &[&str],
+        public_key: Option<&str>,
+    ) {
         let cnf = format!(
             "basicConstraints=critical,{constraints}\nkeyUsage=critical,keyCertSign,cRLSign\n\
              subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
@@ -92,21 +104,11 @@ impl Bank {
             format!("{name}.csr"),
             format!("{name}.pem"),
         );
-        self.openssl(&[
-            "req",
-            "-new",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-384",
-            "-nodes",
-            "-keyout",
-            &key,
-            "-out",
-            &request,
-            "-subj",
-            "/C=DE/O=Bank/OU=Webhooks/CN=Bank Delivery CA 7",
-        ]);
+        let subject = "/C=DE/O=Bank/OU=Webhooks/CN=Bank Delivery CA 7";
+        let out = [
+            "-nodes", "-keyout", &key, "-out", &request, "-subj", subject,
+        ];
+        self.openssl(&[&["req", "-new", "-newkey"], kind, &out].concat());
         let mut sign = vec![
             "x509",
             "-req",
@@ -140,42 +142,60 @@ fn settings(bank: &Bank, name: &str) -> String {
     format!("[certificates]\nroot_certificate_file = '{certificate}'\nroot_key_file = '{key}'\n")
 }
 
-/// A delivery goes out, and openssl follows an account's authority up to the bank's root.
-fn works_below_the_bank(setting: &Setting, bank: &Bank) {
-    let account = setting.account("acme");
+/// A delivery goes out to a receiver that has this anchor alone, and openssl follows the client certificate up to the
+/// bank's root, by way of what is in the file `chain.pem`, and to the anchor.
+fn delivers(setting: &Setting, bank: &Bank, account: &str, anchor: &str) {
     let server = TestCertificate::make(&setting.folder.subfolder("server"));
-    let receiver = Receiver::start(&server, &setting.trust_bundle(&account));
+    let receiver = Receiver::start(&server, anchor);
     let url = receiver.url("/hooks");
-    let destination = setting.destination(&account, "orders", &url, &server.ca_pem);
+    let destination = setting.destination(account, "orders", &url, &server.ca_pem);
     let _agent = setting.agent("edge-1", &[]);
     let delivery = setting.submit(&destination, b"{}", "application/json");
     setting.wait_until_delivered(&delivery);
-
-    let api = setting.api();
-    let parent = json!({"parent": account});
-    let authorities = api.ok("CertificateService/ListCertificateAuthorities", &parent);
-    let authority = &authorities["certificate_authorities"][0];
-    let chain = authority["provenance_chain_pem"].as_str().unwrap();
     let name = json!({"name": format!("{destination}/clientCertificates/1")});
-    let leaf = api.ok("CertificateService/GetClientCertificate", &name);
-    let leaf = leaf["client_certificate"]["certificate_pem"]
+    let got = setting
+        .api()
+        .ok("CertificateService/GetClientCertificate", &name);
+    let leaf = got["client_certificate"]["certificate_pem"]
         .as_str()
         .unwrap();
-    fs::write(bank.file("chain.pem"), chain).unwrap();
     fs::write(bank.file("leaf.pem"), leaf).unwrap();
-    bank.openssl(&[
-        "verify",
-        "-x509_strict",
-        "-purpose",
-        "sslclient",
-        "-CAfile",
-        "root.pem",
-        "-untrusted",
-        "chain.pem",
-        "leaf.pem",
-    ]);
-    let shared = json!({"parent": "shared"});
-    api.ok("CertificateService/ListCertificateAuthorities", &shared);
+    fs::write(bank.file("anchor.pem"), anchor).unwrap();
+    let verify = ["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile"];
+    bank.openssl(
+        &[
+            &verify[..],
+            &["root.pem", "-untrusted", "chain.pem", "leaf.pem"],
+        ]
+        .concat(),
+    );
+    bank.openssl(&[&verify[..], &["anchor.pem", "leaf.pem"]].concat());
+}
+
+/// An account's authorities, the oldest first.
+fn authorities(setting: &Setting, account: &str) -> Vec<Value> {
+    let method = "CertificateService/ListCertificateAuthorities";
+    let answer = setting.api().ok(method, &json!({"parent": account}));
+    let mut all = answer["certificate_authorities"]
+        .as_array()
+        .unwrap()
+        .clone();
+    all.sort_by_key(|it| it["generation"].as_i64());
+    all
+}
+
+/// What an account of an installation does whose root is the bank's.
+fn works_below_the_bank(setting: &Setting, bank: &Bank) {
+    let account = setting.account("acme");
+    let authority = &authorities(setting, &account)[0];
+    let chain = authority["provenance_chain_pem"].as_str().unwrap();
+    fs::write(bank.file("chain.pem"), chain).unwrap();
+    delivers(
+        setting,
+        bank,
+        &account,
+        authority["trust_anchor_pem"].as_str().unwrap(),
+    );
 }
 
 fn start(setting: &Setting) -> Finished {
@@ -187,7 +207,7 @@ fn start(setting: &Setting) -> Finished {
 fn with_its_key_in_a_file_until_it_is_sealed() {
     let folder = Folder::new("imported");
     let bank = Bank::new(&folder.join("bank"));
-    bank.intermediate("ca", "CA:TRUE,pathlen:1", None);
+    bank.intermediate("ca", "CA:TRUE,pathlen:1");
     let mut setting = Setting::in_folder(folder, &settings(&bank, "ca"), "info");
     // It is sealed in the store now.
     fs::remove_file(bank.file("ca.key")).unwrap();
@@ -197,7 +217,7 @@ fn with_its_key_in_a_file_until_it_is_sealed() {
     setting.account("globex");
 
     setting.control_plane.stop();
-    bank.intermediate("other", "CA:TRUE", None);
+    bank.intermediate("other", "CA:TRUE");
     fs::copy(bank.file("other.pem"), bank.file("ca.pem")).unwrap();
     let refused = start(&setting);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -211,10 +231,10 @@ fn with_its_key_in_a_file_until_it_is_sealed() {
 fn what_can_not_be_a_root_is_refused_and_makes_nothing() {
     let folder = Folder::new("no-root");
     let bank = Bank::new(&folder.join("bank"));
-    bank.intermediate("last", "CA:TRUE,pathlen:0", None);
-    bank.intermediate("leaf", "CA:FALSE", None);
-    bank.intermediate("ca", "CA:TRUE", None);
-    bank.intermediate("swapped", "CA:TRUE", None);
+    bank.intermediate("last", "CA:TRUE,pathlen:0");
+    bank.intermediate("leaf", "CA:FALSE");
+    bank.intermediate("ca", "CA:TRUE");
+    bank.intermediate("swapped", "CA:TRUE");
     fs::copy(bank.file("last.key"), bank.file("swapped.key")).unwrap();
     fs::write(
         bank.file("both.pem"),
@@ -261,7 +281,7 @@ fn with_its_key_in_a_token() {
         "-out",
         "token.pem",
     ]);
-    bank.intermediate("ca", "CA:TRUE,pathlen:2", Some("token.pem"));
+    bank.intermediate_with("ca", "CA:TRUE,pathlen:2", &["rsa:2048"], Some("token.pem"));
     let certificate = bank.file("ca.pem");
     let toml = format!("certificates.root_certificate_file = '{certificate}'\n")
         + &softhsm::settings(&folder, "certificates.root_token", "bank-ca");
@@ -276,7 +296,7 @@ fn with_its_key_in_a_token() {
 fn an_accounts_authority_can_be_one_of_the_bank() {
     let setting = Setting::new("imported-authority");
     let bank = Bank::new(&setting.folder.join("bank"));
-    bank.intermediate("ca", "CA:TRUE,pathlen:0", None);
+    bank.intermediate_with("ca", "CA:TRUE,pathlen:0", &["rsa:2048"], None);
     let api = setting.api();
     let account = setting.account("acme");
     let text = |name: &str| fs::read_to_string(bank.file(name)).unwrap();
@@ -287,7 +307,7 @@ fn an_accounts_authority_can_be_one_of_the_bank() {
         })
     };
     let rotate = "CertificateService/RotateCertificateAuthority";
-    bank.intermediate("leaf", "CA:FALSE", None);
+    bank.intermediate("leaf", "CA:FALSE");
     for (certificate, key, field) in [
         ("leaf.pem", "leaf.key", "imported.certificate_pem"),
         ("ca.pem", "leaf.key", "imported.certificate_pem"),
@@ -306,10 +326,8 @@ fn an_accounts_authority_can_be_one_of_the_bank() {
     let parent = json!({"parent": account});
     // Nobody has a certificate yet, so nothing holds it up.
     api.ok("CertificateService/AdvanceRotation", &parent);
-    let list = "CertificateService/ListCertificateAuthorities";
-    let authorities = api.ok(list, &parent);
-    let all = authorities["certificate_authorities"].as_array().unwrap();
-    let imported = all.iter().find(|it| it["generation"] == 2).unwrap();
+    let all = authorities(&setting, &account);
+    let imported = &all[1];
     assert_eq!(
         imported["state"], "CERTIFICATE_AUTHORITY_STATE_ACTIVE",
         "{imported}"
@@ -323,42 +341,13 @@ fn an_accounts_authority_can_be_one_of_the_bank() {
         "C=DE, O=Bank, OU=Webhooks, CN=Bank Delivery CA 7"
     );
 
-    // A receiver that has the anchor alone, and somebody who has the bank's root and the intermediate.
-    let server = TestCertificate::make(&setting.folder.subfolder("server"));
-    let receiver = Receiver::start(&server, imported["trust_anchor_pem"].as_str().unwrap());
-    let url = receiver.url("/hooks");
-    let destination = setting.destination(&account, "orders", &url, &server.ca_pem);
-    let _agent = setting.agent("edge-1", &[]);
-    let delivery = setting.submit(&destination, b"{}", "application/json");
-    setting.wait_until_delivered(&delivery);
-    let name = json!({"name": format!("{destination}/clientCertificates/1")});
-    let leaf = api.ok("CertificateService/GetClientCertificate", &name);
-    let leaf = leaf["client_certificate"]["certificate_pem"]
-        .as_str()
-        .unwrap();
-    fs::write(bank.file("leaf.pem"), leaf).unwrap();
-    bank.openssl(&[
-        "verify",
-        "-x509_strict",
-        "-purpose",
-        "sslclient",
-        "-CAfile",
-        "root.pem",
-        "-untrusted",
-        "ca.pem",
-        "leaf.pem",
-    ]);
-    let anchor = imported["trust_anchor_pem"].as_str().unwrap();
-    fs::write(bank.file("anchor.pem"), anchor).unwrap();
-    bank.openssl(&[
-        "verify",
-        "-x509_strict",
-        "-purpose",
-        "sslclient",
-        "-CAfile",
-        "anchor.pem",
-        "leaf.pem",
-    ]);
+    fs::copy(bank.file("ca.pem"), bank.file("chain.pem")).unwrap();
+    delivers(
+        &setting,
+        &bank,
+        &account,
+        imported["trust_anchor_pem"].as_str().unwrap(),
+    );
 
     let mut scanner = Scanner::for_private_keys();
     scanner.text("the imported key", text("ca.key").trim());

@@ -110,7 +110,6 @@ fn a_secret_in_the_environment_is_refused() {
     let data_dir = folder.join("data");
     for (subcommand, name) in [
         (["control-plane", "--check"], "COUNTERSIGN_ADMIN_KEY"),
-        (["control-plane", "--check"], "PGPASSWORD"),
         (["agent", "run"], "COUNTERSIGN_JOIN_TOKEN"),
     ] {
         let mut command = Command::new(tools::countersign());
@@ -122,4 +121,18 @@ fn a_secret_in_the_environment_is_refused() {
         assert!(!said.contains("hunter2"), "{said}");
     }
     assert!(!data_dir.exists(), "something was made");
+
+    // PostgreSQL's own variable only where there is a server that it could be for.
+    let config = folder.join("countersign.toml");
+    for (toml, refused) in [
+        ("", false),
+        ("store.url = 'postgres://127.0.0.1:1/x'", true),
+    ] {
+        fs::write(&config, toml).unwrap();
+        let mut command = Command::new(tools::countersign());
+        command.args(["store", "check", "--config"]).arg(&config);
+        let said = run(command.env("PGPASSWORD", "hunter2"), &[]).all();
+        assert_eq!(said.contains("PGPASSWORD"), refused, "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
 }

@@ -55,6 +55,9 @@ fn who_takes_back_what_it_asks_for_is_shown_the_door() {
         assert_eq!(taken_back, None, "it was let go on for ever");
         serves(&setting);
     }
+    // Both times for what they did, and for nothing else.
+    let log = setting.control_plane.output();
+    assert_eq!(log.matches("remotely-reset").count(), 2, "{log}");
     let after = resident(&setting);
     assert!(after < before + 64 * 1024, "{before} KiB, then {after}");
 }

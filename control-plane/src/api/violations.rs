@@ -14,8 +14,10 @@ const MAX_DISPLAY_NAME: usize = 200;
 
 /// How many bytes an answer has for bad fields and their problems, and how many characters for one field and its
 /// problem. Errors travel in HTTP/2 headers, which clients refuse when they are large (many at 8 KiB), and then
-/// nobody sees them; and each is told twice, as text and as details for programs.
-const SHOWN: usize = 2500;
+/// nobody sees them; and each is told three times: as text, and twice as details in base64.
+const SHOWN: usize = 1800;
+/// What a field takes beside its name and its problem.
+const EACH: usize = 12;
 const FIELD: usize = 80;
 const PROBLEM: usize = 200;
 
@@ -145,7 +147,7 @@ impl Violations {
         let (mut message, mut room, mut more) = (Vec::new(), SHOWN, 0);
         for (field, problem) in self.0 {
             let (field, problem) = (clipped(&field, FIELD), clipped(&problem, PROBLEM));
-            let Some(left) = room.checked_sub(field.len() + problem.len()) else {
+            let Some(left) = room.checked_sub(field.len() + problem.len() + EACH) else {
                 more += 1;
                 continue;
             };
@@ -193,6 +195,23 @@ pub(super) fn name<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_fits_into_headers_however_much_is_wrong() {
+        for length in [1, 10, 100, 1000] {
+            let mut violations = Violations::default();
+            for number in 0..1000 {
+                violations.add(format!("field_{number}"), "x".repeat(length));
+            }
+            let status = violations.check().unwrap_err();
+            let headers = status.message().len() + status.details().len().div_ceil(3) * 4;
+            assert!(headers < 8000, "{headers} bytes for problems of {length}");
+            let details = status.get_error_details();
+            let named = details.bad_request().unwrap().field_violations.len();
+            let more = format!("and {} more", 1000 - named);
+            assert!(named > 5 && status.message().ends_with(&more));
+        }
+    }
 
     #[test]
     fn every_bad_field_is_named_at_once() {

@@ -151,6 +151,10 @@ impl Export {
                 if self.began_after.is_some() {
                     return Err(Wrong::BeginsAgain);
                 }
+                // The store's numbers have a sign, so none of ours is larger.
+                if i64::try_from(sequence).is_err() {
+                    return Err(Wrong::Unreadable);
+                }
                 let hash = bytes(&hash)?;
                 self.began_after = Some(sequence);
                 self.unsigned.push_back((sequence, hash));
@@ -303,6 +307,8 @@ mod tests {
         assert_eq!(told.signatures, 1);
         let again = [lines[0].clone(), lines[0].clone()];
         assert_eq!(follow(&again), Err(Wrong::BeginsAgain));
+        let beyond = lines[0].replace("\"sequence\":2", &format!("\"sequence\":{}", u64::MAX));
+        assert_eq!(follow(&[beyond]), Err(Wrong::Unreadable));
         // It does not follow from another record.
         let other = [continues_line(&entries[0]), lines[1].clone()];
         assert!(matches!(follow(&other), Err(Wrong::Broken(_))));

@@ -108,8 +108,9 @@ pub enum Renewal {
 }
 
 impl Agent {
-    /// What it means that the holder of `presented` asks for an identity with the key `requested`. An agent has its next key on disk before it asks, and asks with the same until it
-    /// has an answer; so two keys that follow the same one are the keys of two agents.
+    /// What it means that the holder of `presented` asks for an identity with the key `requested`. An agent has
+    /// its next key on disk before it asks, and asks with the same until it has an answer; so two keys that
+    /// follow the same one are the keys of two agents.
     pub fn renewal(&self, presented: &PresentedIdentity, requested: &[u8; 32]) -> Renewal {
         if presented.issued_at.as_unix_seconds() < self.identity_since.as_unix_seconds() {
             return Renewal::Replaced;

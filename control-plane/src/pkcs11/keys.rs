@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use countersign_shared::digest::sha256;
+use countersign_shared::random;
 use cryptoki::{
     mechanism::Mechanism,
     object::{Attribute, AttributeType},
@@ -43,8 +43,8 @@ impl TokenKeys {
     /// # Errors
     /// [`TokenError`].
     pub fn make(&self, label: &str, curve: Curve) -> Result<TokenSigner, TokenError> {
-        // Until the point is known, which becomes the id.
-        let unique = countersign_shared::random::bytes::<ID>().to_vec();
+        // By which the one half is found from the other.
+        let unique = random::bytes::<ID>().to_vec();
         let both = [
             Attribute::Token(true),
             Attribute::Label(label.as_bytes().to_vec()),
@@ -73,9 +73,6 @@ impl TokenKeys {
                 _ => None,
             });
             if let Some(point) = &point {
-                let id = [Attribute::Id(sha256(point)[..ID].to_vec())];
-                open.session.update_attributes(public, &id)?;
-                open.session.update_attributes(private, &id)?;
                 open.found.borrow_mut().insert(point.clone(), private);
             }
             Ok(point)

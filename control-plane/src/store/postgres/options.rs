@@ -8,7 +8,7 @@ use std::{
 };
 
 use countersign_shared::{
-    files,
+    files, hygiene,
     tls::{self, PemError},
 };
 use postgres::{
@@ -30,6 +30,9 @@ pub enum OptionsError {
     /// A file can't be read.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
+    /// Where PostgreSQL's own programs take a password from.
+    #[error("{}", hygiene::instead_of_environment(PGPASSWORD))]
+    Environment,
     /// The password is no line of text.
     #[error("{0}: must hold the password as one line of text")]
     Password(PathBuf),
@@ -40,6 +43,9 @@ pub enum OptionsError {
     #[error("{0}: {1}")]
     Authority(PathBuf, rustls::Error),
 }
+
+/// It is not read: who sets it expects that it is, and has shown it to many.
+const PGPASSWORD: &str = "PGPASSWORD";
 
 /// How a server is connected to.
 pub struct Options {
@@ -87,6 +93,9 @@ impl Options {
         password_file: Option<&Path>,
         ca_file: Option<&Path>,
     ) -> std::result::Result<Self, OptionsError> {
+        if std::env::var_os(PGPASSWORD).is_some() {
+            return Err(OptionsError::Environment);
+        }
         let mut config: postgres::Config = url.parse().map_err(|_| OptionsError::Url)?;
         if let Some(file) = password_file {
             let failed = |error| OptionsError::File(file.to_owned(), error);

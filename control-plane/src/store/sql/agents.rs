@@ -80,6 +80,7 @@ impl<D: Database> AgentStore for D {
     }
 
     async fn enroll(&self, enrollment: Enrollment) -> Result<Agent> {
+        audit::about(&enrollment.token);
         self.write(move |connection| enroll(connection, &enrollment))
             .await
     }

@@ -65,9 +65,9 @@ const API_KEY: &[&str] = &[
      FROM api_keys WHERE id = ?",
 ];
 
-const ALERT: &[&str] = &[
-    "SELECT id, cause, resource, created_at, acknowledged_at, resolved_at FROM alerts WHERE id = ?",
-];
+/// Whether it is resolved shows on its own.
+const ALERT: &[&str] =
+    &["SELECT id, cause, resource, created_at, acknowledged_at FROM alerts WHERE id = ?"];
 
 const DELIVERY: &[&str] = &[
     "SELECT state, attempt_count, earlier_count, due_at, settled_at FROM deliveries WHERE id = ?",
