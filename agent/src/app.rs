@@ -5,6 +5,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use countersign_shared::{
+    job::LeasedJob,
     seal::SealingKey,
     tasks::{Failures, OnFailure, Tasks, stop_signal},
     time::{Clock, SystemClock},
@@ -135,9 +136,19 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         JournalKey::ControlPlane => journal_key::released(&identity.load(), &places).await?,
     };
     let (store, contents) = journal::open(data_dir.path(), &journal_key, clock.now())?;
-    let Contents { bundles, outcomes } = contents;
+    let Contents {
+        bundles,
+        outcomes,
+        jobs,
+    } = contents;
     let journal = Journal::start(store, &tasks)?;
-    let outbox = Arc::new(Outbox::new(journal.clone(), outcomes, Arc::clone(&metrics)));
+    let outbox = Arc::new(Outbox::new(
+        journal.clone(),
+        outcomes,
+        jobs,
+        Arc::clone(&metrics),
+        clock.now(),
+    ));
     let (activations, activated) = mpsc::channel::<Activation>(ACTIVATIONS);
     let lanes = Lanes::new(deliver::Parts {
         outbox: Arc::clone(&outbox),
@@ -152,6 +163,13 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     let clients = Arc::new(clients);
     let intake = BundleIntake::new(lanes.clone(), Arc::clone(&clients), journal);
     intake.restore(&bundles);
+    let kept = outbox.kept();
+    if !kept.is_empty() {
+        tracing::info!(jobs = kept.len(), "going on with jobs of before");
+    }
+    for job in kept {
+        lanes.take(LeasedJob::clone(&job));
+    }
 
     let shutdown = tasks.shutdown().clone();
     let finished = CancellationToken::new();

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub connections_reused: Counter,
     /// Outcomes in the journal on disk.
     pub journal_entries: Gauge,
+    /// Jobs in the journal on disk.
+    pub kept_jobs: Gauge,
     /// 1 while a session with the control plane is up.
     pub connected: Gauge,
     /// Sessions that ended, and tries that led to none.
@@ -65,6 +67,7 @@ impl Default for Metrics {
             connections_opened: Counter::default(),
             connections_reused: Counter::default(),
             journal_entries: Gauge::default(),
+            kept_jobs: Gauge::default(),
             connected: Gauge::default(),
             reconnects: Counter::default(),
             fallbacks: Counter::default(),
@@ -100,6 +103,11 @@ impl Default for Metrics {
             "journal_entries",
             "Unacknowledged outcomes in the journal on disk",
             metrics.journal_entries.clone(),
+        );
+        registry.register(
+            "kept_jobs",
+            "Jobs in the journal on disk, to go on with while cut off",
+            metrics.kept_jobs.clone(),
         );
         registry.register(
             "connected",

@@ -34,6 +34,24 @@ pub struct LeasedJob {
     pub content_type: String,
     /// 1 for the first.
     pub attempt_number: u32,
+    /// What the agent may do with it alone; `None`: one attempt.
+    pub offline: Option<OfflineWork>,
+}
+
+/// What an agent may do with a job while it is cut off: keep it on disk, and attempt it again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OfflineWork {
+    /// When an attempt may begin at the latest; `None`: as long as the lease lasts.
+    pub attempt_deadline: Option<Timestamp>,
+}
+
+impl LeasedJob {
+    /// Whether an attempt that is made alone may begin at `at`.
+    pub fn may_begin_alone(&self, at: Timestamp) -> bool {
+        let deadline = self.offline.map(|offline| offline.attempt_deadline);
+        deadline.is_some_and(|deadline| deadline.is_none_or(|deadline| at <= deadline))
+            && at < self.expires_at
+    }
 }
 
 /// Without payload and headers: they may be personal.

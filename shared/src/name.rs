@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 /// Longest id, in characters.
 pub const MAX_ID_LENGTH: usize = 63;
 
@@ -248,6 +250,13 @@ impl DeliveryId {
     /// The 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+
+    /// When the delivery was accepted, to the millisecond (RFC 9562 section 5.7).
+    pub fn accepted_at(&self) -> Timestamp {
+        let [a, b, c, d, e, f, ..] = *self.as_bytes();
+        let millis = i64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Timestamp::from_unix_micros(millis * 1000)
     }
 
     /// From 16 bytes; `None` for another length.

@@ -113,6 +113,8 @@ pub struct Outcome {
     pub refused: Option<Box<CertificateRefusal>>,
     /// The agent's signed word on it, where the destination asks for that (`receipt`).
     pub receipt: Option<Box<str>>,
+    /// How many attempts under the same lease failed before, while the agent was cut off.
+    pub unrecorded_attempts: u32,
 }
 
 /// A client certificate that a receiver refused within an attempt that went on with another.

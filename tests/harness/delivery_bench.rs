@@ -83,7 +83,13 @@ impl DeliveryBench {
         let (opened, _) = opened.expect("a journal");
         let inside = runtime.enter();
         let journal = Journal::start(opened, &tasks).expect("a journal's thread");
-        let outbox = Arc::new(Outbox::new(journal, Vec::new(), Arc::clone(&metrics)));
+        let outbox = Arc::new(Outbox::new(
+            journal,
+            Vec::new(),
+            Vec::new(),
+            Arc::clone(&metrics),
+            countersign_shared::time::Timestamp::default(),
+        ));
         // Nobody listens: an activation that finds no room is said again with the next use.
         let (activations, _) = mpsc::channel(1);
         let lanes = Lanes::new(Parts {
@@ -160,6 +166,7 @@ impl DeliveryBench {
             headers: Headers::default(),
             content_type: "text/plain".to_owned(),
             attempt_number: 1,
+            offline: None,
         }
     }
 }

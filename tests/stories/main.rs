@@ -12,6 +12,7 @@ mod a_database_fails_over;
 mod a_full_backlog_refuses_and_loses_nothing;
 mod a_kek_moves_to_a_key_service;
 mod a_key_service_may_be_away;
+mod agents_go_on_while_they_are_cut_off;
 mod agents_leave_nothing_waiting;
 mod agents_need_keep_no_key_on_disk;
 mod alerts_open_and_resolve_by_themselves;

@@ -235,6 +235,7 @@ pub(super) fn not_attempted(job: &LeasedJob, at: Timestamp, detail: &'static str
         detail: detail.into(),
         refused: None,
         receipt: None,
+        unrecorded_attempts: 0,
     }
 }
 

@@ -65,6 +65,13 @@ impl InHand {
         }
     }
 
+    /// The attempt has ended, and the job waits for another.
+    pub(super) fn rests(&self, lease: LeaseId) {
+        if let Some(held) = self.lock().jobs.get_mut(&lease) {
+            held.busy_until = None;
+        }
+    }
+
     /// The job is done with.
     pub(super) fn finish(&self, lease: LeaseId) {
         let mut state = self.lock();
@@ -159,6 +166,7 @@ mod tests {
             headers: Headers::default(),
             content_type: "text/plain".into(),
             attempt_number: 1,
+            offline: None,
         }
     }
 

@@ -7,16 +7,19 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use countersign_shared::job::LeasedJob;
+use countersign_shared::{job::LeasedJob, outcome::Outcome};
 use tokio::time::Instant;
 
 use super::prepared::Prepared;
 
-/// A job and when it came.
+/// A job that waits for a worker.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) job: LeasedJob,
+    /// When it came.
     pub(super) since: Instant,
+    /// How the attempt before ended, under the same lease, while the agent was cut off.
+    pub(super) before: Option<Box<Outcome>>,
 }
 
 /// One destination's lane.
@@ -41,7 +44,7 @@ pub(super) enum Pushed {
     /// It is queued, and the caller must start a worker, which is counted already.
     StartWorker,
     /// The lane is closed.
-    Closed(LeasedJob),
+    Closed(Queued),
 }
 
 impl Lane {
@@ -53,13 +56,13 @@ impl Lane {
     }
 
     /// Queues a job.
-    pub(super) fn push(&self, job: LeasedJob, since: Instant) -> Pushed {
+    pub(super) fn push(&self, queued: Queued) -> Pushed {
         let limit = self.bundle.load().concurrency_limit;
         let mut state = self.lock();
         if state.closed {
-            return Pushed::Closed(job);
+            return Pushed::Closed(queued);
         }
-        state.queue.push_back(Queued { job, since });
+        state.queue.push_back(queued);
         if state.workers < limit {
             state.workers += 1;
             Pushed::StartWorker

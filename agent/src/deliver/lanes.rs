@@ -4,14 +4,15 @@
 //! started by a job, takes one job after the other, and ends when the queue is empty: a busy lane
 //! spawns nothing, an idle one costs nothing. How many jobs there can be is bounded by the credit
 //! that the agent grants.
+//!
+//! While the agent is cut off, a job that its destination lets it go on with is attempted again and again,
+//! and only the last outcome is told.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fmt,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use countersign_shared::{
@@ -19,12 +20,15 @@ use countersign_shared::{
     job::LeasedJob,
     name::DestinationName,
     outcome::Outcome,
+    random,
     tasks::{OnFailure, Tasks},
     time::Clock,
 };
 use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    alone,
     attempt::{attempt, given_back, not_attempted, proves_bundle},
     in_hand::InHand,
     lane::{Lane, Pushed, Queued},
@@ -67,7 +71,7 @@ struct Shared {
     parts: Parts,
     lanes: RwLock<HashMap<DestinationName, Arc<Lane>>>,
     in_hand: InHand,
-    closed: AtomicBool,
+    closed: CancellationToken,
 }
 
 impl Lanes {
@@ -77,7 +81,7 @@ impl Lanes {
             parts,
             lanes: RwLock::default(),
             in_hand: InHand::default(),
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
         }))
     }
 
@@ -103,7 +107,7 @@ impl Lanes {
         let removed = lanes.remove(destination);
         drop(lanes);
         if let Some(lane) = removed {
-            self.0.give_back(lane.close(), given_back::NO_BUNDLE);
+            self.0.give_back(&lane, lane.close(), given_back::NO_BUNDLE);
         }
     }
 
@@ -124,39 +128,38 @@ impl Lanes {
         if !shared.in_hand.take(&job, shared.parts.clock.now()) {
             return;
         }
-        if shared.closed.load(Ordering::Acquire) {
+        if job.offline.is_some() {
+            shared.parts.outbox.keep(job.clone());
+        }
+        if shared.closed.is_cancelled() {
             return shared.return_job(&job, given_back::STOPPING);
         }
         let Some(lane) = shared.lane(&job.destination) else {
             return shared.return_job(&job, given_back::NO_BUNDLE);
         };
-        match lane.push(job, Instant::now()) {
-            Pushed::Queued => {}
-            Pushed::StartWorker => {
-                let worker = Worker {
-                    shared: Arc::clone(shared),
-                    lane,
-                    counted: true,
-                };
-                let tasks = &shared.parts.tasks;
-                tasks.spawn("delivery worker", OnFailure::Log, worker.run());
-            }
-            Pushed::Closed(job) => shared.return_job(&job, given_back::STOPPING),
-        }
+        shared.queue(
+            lane,
+            Queued {
+                job,
+                since: Instant::now(),
+                before: None,
+            },
+        );
     }
 
-    /// Begins no more attempts and gives back what is queued; attempts in flight go on.
+    /// Begins no more attempts and gives back what is queued; attempts in flight go on. While the agent is cut off, what
+    /// its journal keeps stays there instead, for when it starts again.
     pub fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
+        self.0.closed.cancel();
         for lane in self.0.all() {
-            self.0.give_back(lane.close(), given_back::STOPPING);
+            self.0.give_back(&lane, lane.close(), given_back::STOPPING);
         }
     }
 
     /// Gives back what is queued; attempts in flight go on, and so do jobs that come later.
     pub fn give_back(&self) {
         for lane in self.0.all() {
-            self.0.give_back(lane.empty(), given_back::DRAINED);
+            self.0.give_back(&lane, lane.empty(), given_back::DRAINED);
         }
     }
 }
@@ -172,10 +175,37 @@ impl Shared {
         lanes.values().map(Arc::clone).collect()
     }
 
-    fn give_back(&self, queued: VecDeque<Queued>, why: &'static str) {
-        for queued in queued {
-            self.return_job(&queued.job, why);
+    fn queue(self: &Arc<Self>, lane: Arc<Lane>, queued: Queued) {
+        match lane.push(queued) {
+            Pushed::Queued => {}
+            Pushed::StartWorker => {
+                let worker = Worker {
+                    shared: Arc::clone(self),
+                    lane,
+                    counted: true,
+                };
+                let tasks = &self.parts.tasks;
+                tasks.spawn("delivery worker", OnFailure::Log, worker.run());
+            }
+            Pushed::Closed(queued) => self.give_back(&lane, [queued], given_back::STOPPING),
         }
+    }
+
+    fn give_back(&self, lane: &Lane, queued: impl IntoIterator<Item = Queued>, why: &'static str) {
+        for Queued { job, before, .. } in queued {
+            if self.stays(&job) {
+                self.in_hand.finish(job.lease);
+            } else if let Some(before) = before {
+                self.report(lane, &job, *before);
+            } else {
+                self.return_job(&job, why);
+            }
+        }
+    }
+
+    /// Whether a job stays in the journal, to go on with when the agent starts again.
+    fn stays(&self, job: &LeasedJob) -> bool {
+        self.closed.is_cancelled() && job.offline.is_some() && !self.parts.outbox.is_connected()
     }
 
     fn return_job(&self, job: &LeasedJob, why: &'static str) {
@@ -195,22 +225,21 @@ impl Shared {
         self.in_hand.finish(job.lease);
     }
 
-    async fn run(&self, lane: &Lane, queued: Queued) {
-        let Queued { job, since } = queued;
+    async fn run(self: &Arc<Self>, lane: &Arc<Lane>, queued: Queued) {
+        let Queued { job, since, before } = queued;
         let bundle = lane.bundle.load_full();
         let now = self.parts.clock.now();
         if !self.in_hand.begin(job.lease, now, bundle.attempt_timeout) {
-            return self.return_job(&job, given_back::LEASE_ENDED);
+            return match before {
+                Some(before) => self.report(lane, &job, *before),
+                None => self.return_job(&job, given_back::LEASE_ENDED),
+            };
         }
         let metrics = &self.parts.metrics;
         metrics.in_flight.inc();
         let mut outcome = attempt(&job, &bundle, since.elapsed(), &*self.parts.clock).await;
-        if let Some(url) = &bundle.receipts_for
-            && let Some(receipts) = &self.parts.receipts
-            && outcome.class != FailureClass::NotAttempted
-        {
-            outcome.receipt = receipts.sign(&job, url, &outcome);
-        }
+        outcome.unrecorded_attempts =
+            before.map_or(0, |before| before.unrecorded_attempts.saturating_add(1));
         metrics.in_flight.dec();
         metrics.attempt(outcome.class, outcome.timings.total.unwrap_or_default());
         if outcome
@@ -227,7 +256,52 @@ impl Shared {
         if !bundle.is_active() && proves_bundle(&outcome) {
             self.tell_active(&bundle);
         }
-        self.done(&job, outcome);
+        match self.again(&job, &outcome) {
+            Some(wait) => self.rest(lane, job, outcome, wait),
+            None => self.report(lane, &job, outcome),
+        }
+    }
+
+    /// How long until the job is attempted again without a word to the control plane; `None`: not at all.
+    fn again(&self, job: &LeasedJob, outcome: &Outcome) -> Option<Duration> {
+        if self.parts.outbox.is_connected() || self.closed.is_cancelled() {
+            return None;
+        }
+        alone::again(job, outcome, self.parts.clock.now(), random::fraction())
+    }
+
+    /// Lets a job wait for its next attempt, unless there is a session before that, or the agent stops.
+    fn rest(self: &Arc<Self>, lane: &Arc<Lane>, job: LeasedJob, outcome: Outcome, wait: Duration) {
+        self.in_hand.rests(job.lease);
+        let (shared, lane) = (Arc::clone(self), Arc::clone(lane));
+        let resting = async move {
+            let outbox = &shared.parts.outbox;
+            tokio::select! {
+                biased;
+                () = outbox.connected() => shared.report(&lane, &job, outcome),
+                () = shared.closed.cancelled() => shared.in_hand.finish(job.lease),
+                () = tokio::time::sleep(wait) => {
+                    let since = Instant::now();
+                    let before = Some(Box::new(outcome));
+                    shared.queue(lane, Queued { job, since, before });
+                }
+            }
+            Ok::<_, std::convert::Infallible>(())
+        };
+        let tasks = &self.parts.tasks;
+        tasks.spawn("attempt to be made alone", OnFailure::Log, resting);
+    }
+
+    /// Tells the control plane how an attempt ended.
+    fn report(&self, lane: &Lane, job: &LeasedJob, mut outcome: Outcome) {
+        let bundle = lane.bundle.load();
+        if let Some(url) = &bundle.receipts_for
+            && let Some(receipts) = &self.parts.receipts
+            && outcome.class != FailureClass::NotAttempted
+        {
+            outcome.receipt = receipts.sign(job, url, &outcome);
+        }
+        self.done(job, outcome);
     }
 
     fn tell_active(&self, bundle: &Prepared) {

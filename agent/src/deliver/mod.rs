@@ -3,7 +3,8 @@
 //!
 //! Downwards: `lanes` queue the jobs of each destination and run its attempts; `attempt` is one of
 //! them, from `sign` to `classify`, with the certificates that `choice` decides on; `probe` asks a
-//! receiver what it thinks of one; both send by `exchange`. `prepared` is a bundle ready for use, each
+//! receiver what it thinks of one; both send by `exchange`. `alone` says when a failed attempt is made again
+//! while there is no control plane that could. `prepared` is a bundle ready for use, each
 //! `credential` in it with its `client` from the cache in `clients`; a client's `connector` dials,
 //! shakes hands and records both in a `handshake`, with the help of `verifier`, `resolver`,
 //! `sessions` and `stream`. `standing` is whether a certificate may be used at all; when it is
@@ -11,6 +12,7 @@
 //! `lookup` finds before it connects to it, directly or by a `tunnel`.
 
 mod alert;
+mod alone;
 mod attempt;
 mod choice;
 mod classify;

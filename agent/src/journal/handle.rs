@@ -4,14 +4,19 @@
 use std::sync::Arc;
 
 use countersign_shared::{
-    job::LeaseId, name::DestinationName, outcome::Outcome, seal::SealingKey, tasks::Tasks, wire,
+    job::{LeaseId, LeasedJob},
+    name::DestinationName,
+    seal::SealingKey,
+    tasks::Tasks,
+    wire,
 };
 use prost::Message as _;
 use tokio::sync::mpsc;
 
 use super::{
     error::JournalError,
-    store::{BUNDLES, OUTCOMES, Store, outcome_key, seal},
+    outbox_state::Batch,
+    store::{Store, Tree, lease_key, seal},
     writer::{self, Change, Durable, Write},
 };
 
@@ -47,9 +52,9 @@ impl Journal {
         encoded: &[u8],
     ) -> Result<Durable, JournalError> {
         let key = destination.as_str().as_bytes().to_vec();
-        let sealed = seal(&self.key, BUNDLES, &key, encoded)?;
-        self.write(Write::bundles(vec![Change::Put(key, sealed)]))
-            .await
+        let sealed = seal(&self.key, Tree::Bundles, &key, encoded)?;
+        let change = Change::Put(key, sealed);
+        self.send(Write::new(vec![(Tree::Bundles, change)])).await
     }
 
     /// Forgets a destination's bundle.
@@ -61,34 +66,51 @@ impl Journal {
         destination: &DestinationName,
     ) -> Result<Durable, JournalError> {
         let key = destination.as_str().as_bytes().to_vec();
-        self.write(Write::bundles(vec![Change::Remove(key)])).await
+        let change = Change::Remove(key);
+        self.send(Write::new(vec![(Tree::Bundles, change)])).await
     }
 
-    /// Stores and forgets outcomes, all in one step.
+    /// Changes outcomes and jobs, all in one step.
     ///
     /// # Errors
     /// [`JournalError`]; nothing was changed then.
-    pub(super) async fn write_outcomes(
-        &self,
-        puts: &[Arc<Outcome>],
-        removes: &[LeaseId],
-    ) -> Result<(), JournalError> {
-        let mut changes = Vec::with_capacity(puts.len() + removes.len());
-        for outcome in puts {
+    pub(super) async fn write(&self, batch: &Batch) -> Result<(), JournalError> {
+        let mut changes = Vec::new();
+        for outcome in &batch.outcomes {
             let lease = LeaseId {
                 delivery: outcome.delivery,
                 epoch: outcome.epoch,
             };
-            let (key, encoded) = (outcome_key(lease), wire::outcome_to_wire(outcome));
-            let sealed = seal(&self.key, OUTCOMES, &key, &encoded.encode_to_vec())?;
-            changes.push(Change::Put(key, sealed));
+            let encoded = wire::outcome_to_wire(outcome).encode_to_vec();
+            changes.push(self.put(Tree::Outcomes, lease, &encoded)?);
         }
-        changes.extend(removes.iter().map(|it| Change::Remove(outcome_key(*it))));
-        let durable = self.write(Write::outcomes(changes)).await?;
+        for job in &batch.jobs {
+            let encoded = wire::job_to_disk(LeasedJob::clone(job)).encode_to_vec();
+            changes.push(self.put(Tree::Jobs, job.lease, &encoded)?);
+        }
+        for (tree, leases) in [
+            (Tree::Outcomes, &batch.acknowledged),
+            (Tree::Jobs, &batch.done),
+        ] {
+            let removed = leases.iter().map(|it| Change::Remove(lease_key(*it)));
+            changes.extend(removed.map(|change| (tree, change)));
+        }
+        let durable = self.send(Write::new(changes)).await?;
         durable.await.map_err(|_| JournalError::Closed)?
     }
 
-    async fn write(&self, (write, durable): (Write, Durable)) -> Result<Durable, JournalError> {
+    fn put(
+        &self,
+        tree: Tree,
+        lease: LeaseId,
+        encoded: &[u8],
+    ) -> Result<(Tree, Change), JournalError> {
+        let key = lease_key(lease);
+        let sealed = seal(&self.key, tree, &key, encoded)?;
+        Ok((tree, Change::Put(key, sealed)))
+    }
+
+    async fn send(&self, (write, durable): (Write, Durable)) -> Result<Durable, JournalError> {
         let sent = self.writes.send(write).await;
         sent.map(|()| durable).map_err(|_| JournalError::Closed)
     }

@@ -2,19 +2,26 @@
 //!
 //! An outcome is reported at once. To disk it goes only if no acknowledgement has come within 250 ms,
 //! and at once while there is no session: with a control plane that answers promptly nothing is
-//! written at all. How many there can be is bounded by the credit that the agent grants.
+//! written at all. So do jobs that may be worked on while the agent is cut off, until there is an outcome. How many there can be is bounded by the credit that the agent grants.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use countersign_shared::{job::LeaseId, outcome::Outcome};
-use tokio::{sync::Notify, time::Instant};
+use countersign_shared::{
+    job::{LeaseId, LeasedJob},
+    outcome::Outcome,
+    time::Timestamp,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     handle::Journal,
-    outbox_state::{State, Step},
+    outbox_state::{Batch, State, Step},
 };
 use crate::metrics::Metrics;
 
@@ -27,13 +34,20 @@ pub struct Outbox {
     state: Mutex<State>,
     news: Notify,
     to_write: Notify,
+    connected: watch::Sender<bool>,
     journal: Journal,
     metrics: Arc<Metrics>,
 }
 
 impl Outbox {
-    /// With what was found in the journal.
-    pub fn new(journal: Journal, restored: Vec<Outcome>, metrics: Arc<Metrics>) -> Self {
+    /// With what was found in the journal at `now`.
+    pub fn new(
+        journal: Journal,
+        restored: Vec<Outcome>,
+        kept: Vec<LeasedJob>,
+        metrics: Arc<Metrics>,
+        now: Timestamp,
+    ) -> Self {
         let mut state = State::default();
         metrics
             .journal_entries
@@ -41,10 +55,18 @@ impl Outbox {
         for outcome in restored {
             state.restore(outcome);
         }
+        metrics
+            .kept_jobs
+            .set(i64::try_from(kept.len()).unwrap_or(i64::MAX));
+        for job in kept {
+            let is_over = job.expires_at <= now;
+            state.restore_job(job, is_over);
+        }
         Self {
             state: Mutex::new(state),
             news: Notify::new(),
             to_write: Notify::new(),
+            connected: watch::Sender::new(false),
             journal,
             metrics,
         }
@@ -57,6 +79,31 @@ impl Outbox {
         if wake_writer {
             self.to_write.notify_one();
         }
+    }
+
+    /// Keeps a job on disk until there is an outcome.
+    pub fn keep(&self, job: LeasedJob) {
+        let wake_writer = self.lock().keep(job, Instant::now());
+        if wake_writer {
+            self.to_write.notify_one();
+        }
+    }
+
+    /// The jobs that are kept.
+    pub fn kept(&self) -> Vec<Arc<LeasedJob>> {
+        self.lock().kept()
+    }
+
+    /// Whether there is a session.
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Waits until there is a session.
+    pub async fn connected(&self) {
+        let mut connected = self.connected.subscribe();
+        // The sender is here, so it can't go.
+        let _ = connected.wait_for(|connected| *connected).await;
     }
 
     /// Up to `most` outcomes that this session has not been told yet, oldest first.
@@ -89,10 +136,12 @@ impl Outbox {
     /// A session begins: everything is to be reported again, oldest first.
     pub fn begin_session(&self) {
         self.lock().begin_session();
+        self.connected.send_replace(true);
     }
 
     /// The session ended: what is not acknowledged goes to disk now.
     pub fn end_session(&self) {
+        self.connected.send_replace(false);
         self.lock().end_session();
         self.to_write.notify_one();
     }
@@ -126,20 +175,25 @@ impl Outbox {
                     let woken = self.to_write.notified();
                     let _ = tokio::time::timeout_at(until, woken).await;
                 }
-                Step::Write(puts, removes) => self.write(puts, removes).await,
+                Step::Write(batch) => self.write(batch).await,
             }
         }
     }
 
-    async fn write(&self, puts: Vec<Arc<Outcome>>, removes: Vec<LeaseId>) {
-        let result = self.journal.write_outcomes(&puts, &removes).await;
+    async fn write(&self, batch: Batch) {
+        let result = self.journal.write(&batch).await;
         let Err(error) = result else {
-            let change = puts.len() as i64 - removes.len() as i64;
+            let change = batch.outcomes.len() as i64 - batch.acknowledged.len() as i64;
             self.metrics.journal_entries.inc_by(change);
+            let change = batch.jobs.len() as i64 - batch.done.len() as i64;
+            self.metrics.kept_jobs.inc_by(change);
             return;
         };
-        tracing::warn!(%error, outcomes = puts.len(), "outcomes are not on disk; they stay in memory");
-        let again = self.lock().not_written(&puts, removes, Instant::now());
+        tracing::warn!(
+            %error, outcomes = batch.outcomes.len(), jobs = batch.jobs.len(),
+            "outcomes and jobs are not on disk; they stay in memory"
+        );
+        let again = self.lock().not_written(batch, Instant::now());
         if again {
             tokio::time::sleep(RETRY).await;
         }
@@ -158,7 +212,7 @@ mod tests {
     use super::*;
     use crate::journal::{
         self,
-        outbox_state::testing::{NOW, outcome},
+        outbox_state::testing::{NOW, job, outcome},
     };
 
     struct Fixture {
@@ -172,7 +226,13 @@ mod tests {
             let (store, contents) = journal::open(self.folder.path(), &self.kek, NOW).unwrap();
             let journal = Journal::start(store, &tasks).unwrap();
             let found = contents.outcomes.clone();
-            let outbox = Outbox::new(journal, contents.outcomes, Arc::default());
+            let outbox = Outbox::new(
+                journal,
+                contents.outcomes,
+                contents.jobs,
+                Arc::default(),
+                NOW,
+            );
             (outbox, found, tasks)
         }
 
@@ -209,6 +269,60 @@ mod tests {
 
         let (outbox, found, tasks) = fixture.open();
         assert_eq!(found, [kept]);
+        fixture.close(outbox, tasks).await;
+    }
+
+    #[tokio::test]
+    async fn jobs_survive_until_there_is_an_outcome_or_their_lease_is_over() {
+        let fixture = Fixture {
+            folder: tempfile::tempdir().unwrap(),
+            kek: SealingKey::generate(),
+        };
+        let (outbox, _, tasks) = fixture.open();
+        let job = |seconds| job(NOW.plus(Duration::from_secs(seconds)));
+        let (waiting, over, done) = (job(60), job(0), job(60));
+        for job in [&waiting, &over, &done] {
+            outbox.keep(job.clone());
+            outbox.keep(job.clone());
+        }
+        fixture.close(outbox, tasks).await;
+
+        let (outbox, _, tasks) = fixture.open();
+        let mut found: Vec<_> = outbox.kept().iter().map(|it| it.lease).collect();
+        let mut expected = vec![waiting.lease, done.lease];
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        outbox.add(Outcome {
+            delivery: done.lease.delivery,
+            ..outcome().1
+        });
+        fixture.close(outbox, tasks).await;
+
+        let (outbox, outcomes, tasks) = fixture.open();
+        assert_eq!(outbox.kept(), [Arc::new(waiting)], "with all that it had");
+        assert_eq!(outcomes.len(), 1);
+        fixture.close(outbox, tasks).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_done_in_time_is_never_written() {
+        let fixture = Fixture {
+            folder: tempfile::tempdir().unwrap(),
+            kek: SealingKey::generate(),
+        };
+        let (outbox, _, tasks) = fixture.open();
+        outbox.begin_session();
+        assert!(outbox.is_connected());
+        let job = job(NOW.plus(Duration::from_secs(60)));
+        outbox.keep(job.clone());
+        outbox.add(Outcome {
+            delivery: job.lease.delivery,
+            ..outcome().1
+        });
+        outbox.acknowledge(&[job.lease]);
+        let step = outbox.lock().step(Instant::now());
+        assert!(matches!(step, Step::Wait(_)), "{step:?}");
         fixture.close(outbox, tasks).await;
     }
 }

@@ -7,8 +7,13 @@ use std::{
     time::Duration,
 };
 
-use countersign_shared::{job::LeaseId, outcome::Outcome};
+use countersign_shared::{
+    job::{LeaseId, LeasedJob},
+    outcome::Outcome,
+};
 use tokio::time::Instant;
+
+use super::kept::Kept;
 
 /// How long an acknowledgement may take before the outcome is journaled: longer than it does at full
 /// speed, when the control plane's commits are large. Should the agent be killed before, those
@@ -27,6 +32,7 @@ pub(super) struct State {
     unwritten: VecDeque<(LeaseId, Instant)>,
     /// On disk, or on the way there, and acknowledged.
     forgotten: Vec<LeaseId>,
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -41,15 +47,54 @@ struct Entry {
 /// What the writer does next.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Put these on disk and remove those.
-    Write(Vec<Arc<Outcome>>, Vec<LeaseId>),
+    /// Change what is on disk.
+    Write(Batch),
     /// Wait for news, or until then.
     Wait(Option<Instant>),
     /// Everything is on disk and nothing more comes.
     End,
 }
 
+/// What is put on disk and removed from there, in one step.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Outcomes to put there.
+    pub(super) outcomes: Vec<Arc<Outcome>>,
+    /// Outcomes to remove.
+    pub(super) acknowledged: Vec<LeaseId>,
+    /// Jobs to put there.
+    pub(super) jobs: Vec<Arc<LeasedJob>>,
+    /// Jobs to remove.
+    pub(super) done: Vec<LeaseId>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.outcomes.is_empty()
+            && self.acknowledged.is_empty()
+            && self.jobs.is_empty()
+            && self.done.is_empty()
+    }
+}
+
 impl State {
+    /// Takes in a job that was found on disk, if it can still be worked on at all.
+    pub(super) fn restore_job(&mut self, job: LeasedJob, is_over: bool) {
+        match is_over || self.entries.contains_key(&job.lease) {
+            true => self.kept.discard(job.lease),
+            false => self.kept.restore(job),
+        }
+    }
+
+    /// Keeps a job until there is an outcome; true when the writer must look again.
+    pub(super) fn keep(&mut self, job: LeasedJob, now: Instant) -> bool {
+        self.kept.keep(job, now + GRACE)
+    }
+
+    pub(super) fn kept(&self) -> Vec<Arc<LeasedJob>> {
+        self.kept.all()
+    }
+
     /// Takes in what was found on disk.
     pub(super) fn restore(&mut self, outcome: Outcome) {
         self.insert(outcome, true);
@@ -60,7 +105,7 @@ impl State {
         let wake = self.unwritten.is_empty() || !self.connected;
         let lease = self.insert(outcome, false);
         self.unwritten.push_back((lease, now + GRACE));
-        wake
+        self.kept.done(lease) || wake
     }
 
     fn insert(&mut self, outcome: Outcome, written: bool) -> LeaseId {
@@ -153,34 +198,37 @@ impl State {
                 puts.push(Arc::clone(&entry.outcome));
             }
         }
-        let removes = std::mem::take(&mut self.forgotten);
-        match (puts.is_empty() && removes.is_empty(), self.finishing) {
-            (false, _) => Step::Write(puts, removes),
+        let (jobs, next_job) = self.kept.due(now, !self.connected, BATCH);
+        let batch = Batch {
+            outcomes: puts,
+            acknowledged: std::mem::take(&mut self.forgotten),
+            jobs,
+            done: self.kept.take_done(),
+        };
+        match (batch.is_empty(), self.finishing) {
+            (false, _) => Step::Write(batch),
             (true, true) => Step::End,
-            (true, false) => Step::Wait(next),
+            (true, false) => Step::Wait([next, next_job].into_iter().flatten().min()),
         }
     }
 
     /// A write failed: it is due again, unless there is no other chance; true when there is.
-    pub(super) fn not_written(
-        &mut self,
-        puts: &[Arc<Outcome>],
-        removes: Vec<LeaseId>,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn not_written(&mut self, batch: Batch, now: Instant) -> bool {
         if self.finishing {
             self.unwritten.clear();
             self.forgotten.clear();
+            self.kept.give_up();
             return false;
         }
-        for outcome in puts {
+        for outcome in &batch.outcomes {
             let lease = lease(outcome);
             if let Some(entry) = self.entries.get_mut(&lease) {
                 entry.written = false;
                 self.unwritten.push_back((lease, now));
             }
         }
-        self.forgotten.extend(removes);
+        self.forgotten.extend(batch.acknowledged);
+        self.kept.not_written(&batch.jobs, batch.done, now);
         true
     }
 }
@@ -195,12 +243,32 @@ fn lease(outcome: &Outcome) -> LeaseId {
 #[cfg(test)]
 pub(super) mod testing {
     use countersign_shared::{
-        class::FailureClass, outcome::AttemptTimings, random, time::Timestamp,
+        class::FailureClass, headers::Headers, job::OfflineWork, outcome::AttemptTimings, random,
+        time::Timestamp,
     };
 
     use super::*;
 
     pub(crate) const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
+
+    pub(crate) fn job(expires_at: Timestamp) -> LeasedJob {
+        let headers = [("x-tenant".to_owned(), "7".to_owned())];
+        LeasedJob {
+            lease: LeaseId {
+                delivery: random::uuid_v7(NOW).into(),
+                epoch: 1,
+            },
+            destination: "accounts/a/destinations/d".parse().unwrap(),
+            expires_at,
+            payload: bytes::Bytes::from_static(b"12345"),
+            headers: Headers::new(headers).unwrap(),
+            content_type: "text/plain".into(),
+            attempt_number: 2,
+            offline: Some(OfflineWork {
+                attempt_deadline: Some(expires_at),
+            }),
+        }
+    }
 
     pub(crate) fn outcome() -> (LeaseId, Outcome) {
         let outcome = Outcome {
@@ -216,6 +284,7 @@ pub(super) mod testing {
             detail: "".into(),
             refused: None,
             receipt: None,
+            unrecorded_attempts: 0,
         };
         (lease(&outcome), outcome)
     }
@@ -267,15 +336,15 @@ mod tests {
         let (lease, late) = outcome();
         let now = Instant::now();
         state.add(late, now);
-        assert!(matches!(state.step(now + GRACE), Step::Write(puts, _) if puts.len() == 1));
+        assert!(matches!(state.step(now + GRACE), Step::Write(batch) if batch.outcomes.len() == 1));
         assert!(matches!(state.step(now + GRACE), Step::Wait(None)));
         assert!(state.acknowledge(&[lease]));
-        assert!(matches!(state.step(now), Step::Write(_, removes) if removes == [lease]));
+        assert!(matches!(state.step(now), Step::Write(batch) if batch.acknowledged == [lease]));
         assert!(matches!(state.step(now), Step::Wait(None)));
 
         state.end_session();
         assert!(state.add(outcome().1, now));
-        assert!(matches!(state.step(now), Step::Write(puts, _) if puts.len() == 1));
+        assert!(matches!(state.step(now), Step::Write(batch) if batch.outcomes.len() == 1));
         state.finish();
         assert!(matches!(state.step(now), Step::End));
     }
@@ -287,13 +356,13 @@ mod tests {
         state.end_session();
         state.add(outcome().1, now);
         for chance in [true, false] {
-            let Step::Write(puts, removes) = state.step(now) else {
+            let Step::Write(batch) = state.step(now) else {
                 panic!("nothing to write");
             };
             if !chance {
                 state.finish();
             }
-            assert_eq!(state.not_written(&puts, removes, now), chance);
+            assert_eq!(state.not_written(batch, now), chance);
         }
         assert!(matches!(state.step(now), Step::End));
     }

@@ -1,4 +1,4 @@
-//! The database: two sled trees with sealed values. Opening reads everything, so that what can't be
+//! The database: three sled trees with sealed values. Opening reads everything, so that what can't be
 //! read is noticed at the start; then the whole is set aside and a new one begun.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use countersign_proto::v1;
 use countersign_shared::{
-    job::LeaseId,
+    job::{LeaseId, LeasedJob},
     outcome::Outcome,
     seal::{SealError, SealingKey},
     secret::SecretBytes,
@@ -23,8 +23,30 @@ use prost::Message as _;
 
 use super::error::JournalError;
 
-pub(super) const BUNDLES: &str = "bundles";
-pub(super) const OUTCOMES: &str = "outcomes";
+/// A part of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tree {
+    /// Bundles, by destination.
+    Bundles,
+    /// Outcomes that are not acknowledged, by lease.
+    Outcomes,
+    /// Jobs that are worked on while the agent is cut off, by lease.
+    Jobs,
+}
+
+impl Tree {
+    /// All, in the order in which they are changed: an outcome is there before its job is gone.
+    pub(super) const ALL: [Self; 3] = [Self::Bundles, Self::Outcomes, Self::Jobs];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bundles => "bundles",
+            Self::Outcomes => "outcomes",
+            Self::Jobs => "jobs",
+        }
+    }
+}
+
 const FOLDER: &str = "journal";
 /// Purpose of the derived key.
 const PURPOSE: &[u8] = b"journal";
@@ -43,14 +65,27 @@ pub struct Contents {
     pub bundles: Vec<SecretBytes>,
     /// Outcomes that were not acknowledged.
     pub outcomes: Vec<Outcome>,
+    /// Jobs that were kept, their times by this host's clock.
+    pub jobs: Vec<LeasedJob>,
 }
 
 /// The open database.
 pub struct Store {
     pub(super) key: Arc<SealingKey>,
     pub(super) db: sled::Db,
-    pub(super) bundles: sled::Tree,
-    pub(super) outcomes: sled::Tree,
+    bundles: sled::Tree,
+    outcomes: sled::Tree,
+    jobs: sled::Tree,
+}
+
+impl Store {
+    pub(super) fn tree(&self, tree: Tree) -> &sled::Tree {
+        match tree {
+            Tree::Bundles => &self.bundles,
+            Tree::Outcomes => &self.outcomes,
+            Tree::Jobs => &self.jobs,
+        }
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -155,28 +190,36 @@ fn open_and_read(path: &Path, key: &Arc<SealingKey>) -> Result<(Store, Contents)
         .map_err(unopened)?;
     let store = Store {
         key: Arc::clone(key),
-        bundles: db.open_tree(BUNDLES).map_err(unopened)?,
-        outcomes: db.open_tree(OUTCOMES).map_err(unopened)?,
+        bundles: db.open_tree(Tree::Bundles.name()).map_err(unopened)?,
+        outcomes: db.open_tree(Tree::Outcomes.name()).map_err(unopened)?,
+        jobs: db.open_tree(Tree::Jobs.name()).map_err(unopened)?,
         db,
     };
-    let bundles = read(&store.bundles, BUNDLES, key)?;
-    let outcomes: Option<Vec<Outcome>> = read(&store.outcomes, OUTCOMES, key)?
-        .iter()
-        .map(|encoded| decode_outcome(encoded.expose()))
-        .collect();
-    let outcomes =
-        outcomes.ok_or_else(|| Unopened::Unreadable("an outcome does not decode".to_owned()))?;
-    Ok((store, Contents { bundles, outcomes }))
+    let contents = Contents {
+        bundles: read(&store, Tree::Bundles)?,
+        outcomes: decode(&read(&store, Tree::Outcomes)?, decode_outcome)?,
+        jobs: decode(&read(&store, Tree::Jobs)?, decode_job)?,
+    };
+    Ok((store, contents))
 }
 
-fn read(tree: &sled::Tree, name: &str, key: &SealingKey) -> Result<Vec<SecretBytes>, Unopened> {
-    tree.iter()
+fn read(store: &Store, tree: Tree) -> Result<Vec<SecretBytes>, Unopened> {
+    let entries = store.tree(tree).iter();
+    entries
         .map(|entry| {
             let (at, sealed) = entry.map_err(unopened)?;
-            key.open(&sealed, &identity(name, &at))
-                .map_err(|error| Unopened::Unreadable(format!("an entry {error}")))
+            let opened = store.key.open(&sealed, &identity(tree, &at));
+            opened.map_err(|error| Unopened::Unreadable(format!("an entry {error}")))
         })
         .collect()
+}
+
+fn decode<T>(
+    encoded: &[SecretBytes],
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, Unopened> {
+    let decoded: Option<Vec<T>> = encoded.iter().map(|it| decode(it.expose())).collect();
+    decoded.ok_or_else(|| Unopened::Unreadable("an entry does not decode".to_owned()))
 }
 
 fn unopened(error: sled::Error) -> Unopened {
@@ -201,22 +244,28 @@ fn decode_outcome(encoded: &[u8]) -> Option<Outcome> {
     wire::outcome_from_wire(outcome).ok()
 }
 
+fn decode_job(encoded: &[u8]) -> Option<LeasedJob> {
+    let job = v1::Job::decode(encoded).ok()?;
+    // What is on disk says all its times by this host's clock, so what time it is plays no part.
+    wire::job_from_wire(job, Timestamp::default()).ok()
+}
+
 /// What an entry's blob is bound to: its tree and its key.
-fn identity(tree: &str, key: &[u8]) -> Vec<u8> {
-    [tree.as_bytes(), b"\0", key].concat()
+fn identity(tree: Tree, key: &[u8]) -> Vec<u8> {
+    [tree.name().as_bytes(), b"\0", key].concat()
 }
 
 pub(super) fn seal(
     key: &SealingKey,
-    tree: &str,
+    tree: Tree,
     at: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     key.seal(plain, &identity(tree, at))
 }
 
-/// The key of an outcome: delivery and epoch.
-pub(super) fn outcome_key(lease: LeaseId) -> Vec<u8> {
+/// The key of an outcome or a job: delivery and epoch.
+pub(super) fn lease_key(lease: LeaseId) -> Vec<u8> {
     [
         lease.delivery.as_bytes().as_slice(),
         &lease.epoch.to_be_bytes(),
@@ -231,7 +280,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
 
     fn put(store: &Store, name: &str, content: &[u8]) {
-        let sealed = seal(&store.key, BUNDLES, name.as_bytes(), content).unwrap();
+        let sealed = seal(&store.key, Tree::Bundles, name.as_bytes(), content).unwrap();
         store.bundles.insert(name.as_bytes(), sealed).unwrap();
         store.db.flush().unwrap();
     }

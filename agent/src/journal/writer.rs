@@ -6,7 +6,10 @@ use std::io;
 use countersign_shared::tasks::{OnFailure, Tasks};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{error::JournalError, store::Store};
+use super::{
+    error::JournalError,
+    store::{Store, Tree},
+};
 
 /// Most writes under one flush.
 const GROUP: usize = 64;
@@ -20,30 +23,16 @@ pub(super) enum Change {
     Remove(Vec<u8>),
 }
 
-/// Changes of one tree that belong together, and who waits for them.
+/// Changes that belong together, and who waits for them.
 pub(super) struct Write {
-    bundles: bool,
-    changes: Vec<Change>,
+    changes: Vec<(Tree, Change)>,
     done: oneshot::Sender<Result<(), JournalError>>,
 }
 
 impl Write {
-    pub(super) fn bundles(changes: Vec<Change>) -> (Self, Durable) {
-        Self::new(true, changes)
-    }
-
-    pub(super) fn outcomes(changes: Vec<Change>) -> (Self, Durable) {
-        Self::new(false, changes)
-    }
-
-    fn new(bundles: bool, changes: Vec<Change>) -> (Self, Durable) {
+    pub(super) fn new(changes: Vec<(Tree, Change)>) -> (Self, Durable) {
         let (done, durable) = oneshot::channel();
-        let write = Self {
-            bundles,
-            changes,
-            done,
-        };
-        (write, durable)
+        (Self { changes, done }, durable)
     }
 }
 
@@ -63,15 +52,13 @@ pub(super) fn start(
 }
 
 fn write_group(store: &Store, group: &mut Vec<Write>) {
-    let (mut bundles, mut outcomes) = (sled::Batch::default(), sled::Batch::default());
+    let mut batches = Tree::ALL.map(|tree| (tree, sled::Batch::default()));
     let mut waiting = Vec::with_capacity(group.len());
     for write in group.drain(..) {
-        let batch = if write.bundles {
-            &mut bundles
-        } else {
-            &mut outcomes
-        };
-        for change in write.changes {
+        for (tree, change) in write.changes {
+            let Some((_, batch)) = batches.iter_mut().find(|(it, _)| *it == tree) else {
+                continue;
+            };
             match change {
                 Change::Put(key, value) => batch.insert(key, value),
                 Change::Remove(key) => batch.remove(key),
@@ -79,10 +66,10 @@ fn write_group(store: &Store, group: &mut Vec<Write>) {
         }
         waiting.push(write.done);
     }
-    let result = store
-        .bundles
-        .apply_batch(bundles)
-        .and_then(|()| store.outcomes.apply_batch(outcomes))
+    let applied: sled::Result<()> = batches
+        .into_iter()
+        .try_for_each(|(tree, batch)| store.tree(tree).apply_batch(batch));
+    let result = applied
         .and_then(|()| store.db.flush())
         .map(|_| ())
         .map_err(|error| JournalError::Disk(error.to_string()));

@@ -2,14 +2,13 @@
 //! and acknowledgements and outcomes go up, and another one when it ends.
 //!
 //! `run` keeps a session up, `reconnect` says how long to wait between two, `connect` opens one,
-//! `session` is the conversation; `bundles`, `jobs` and `credit` are what it understands, `answers`
+//! `session` is the conversation; `bundles` and `credit` are what it understands, `answers`
 //! what takes longer.
 
 mod answers;
 mod bundles;
 mod connect;
 mod credit;
-mod jobs;
 mod parts;
 mod reconnect;
 mod run;

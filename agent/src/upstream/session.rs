@@ -24,7 +24,7 @@ use tokio_stream::Stream as _;
 use tonic::{Status, Streaming};
 
 use self::bundles::{ToDisk, on_disk};
-use super::{answers::Answers, connect::Open, credit::Granted, jobs::job_from_wire, parts::Parts};
+use super::{answers::Answers, connect::Open, credit::Granted, parts::Parts};
 use crate::deliver::Activation;
 
 /// Most outcomes in one message.
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
 
     fn take_job(&mut self, job: v1::Job) {
         self.granted.used(job.payload.len());
-        match job_from_wire(job, self.parts.clock.now()) {
+        match wire::job_from_wire(job, self.parts.clock.now()) {
             Ok(job) => self.parts.lanes.take(job),
             Err(error) => tracing::warn!(%error, "a job is not understood; its lease will end"),
         }

@@ -285,5 +285,6 @@ fn attempt_to_wire(delivery: &str, attempt: &Attempt) -> v1::Attempt {
         epoch: i64::try_from(outcome.epoch).unwrap_or(i64::MAX),
         refused_certificate: outcome.refused.as_deref().map(refusal_to_wire),
         receipt: outcome.receipt.as_deref().unwrap_or_default().to_owned(),
+        unrecorded_attempts: i32::try_from(outcome.unrecorded_attempts).unwrap_or(i32::MAX),
     }
 }

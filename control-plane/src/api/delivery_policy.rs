@@ -7,7 +7,9 @@ use countersign_shared::wire::{duration_from_wire, duration_to_wire, timestamp_t
 
 use super::violations::Violations;
 use crate::{
-    model::{Backoff, DEADLINE, FACTOR, MAX_RATE, MAX_RETRIES, RetryPolicy, WAIT, Waits},
+    model::{
+        Backoff, DEADLINE, FACTOR, MAX_OFFLINE, MAX_RATE, MAX_RETRIES, RetryPolicy, WAIT, Waits,
+    },
     signals::{Flow, FlowState},
 };
 
@@ -93,6 +95,15 @@ fn within(
             Duration::from_secs(shortest)
         }
     }
+}
+
+/// How long an agent goes on alone; absent: no longer than usual.
+pub(super) fn max_offline(
+    violations: &mut Violations,
+    name: &str,
+    wire: Option<prost_types::Duration>,
+) -> Option<Duration> {
+    wire.map(|given| within(violations, name, Some(given), MAX_OFFLINE))
 }
 
 /// A rate limit; 0 is none.

@@ -40,6 +40,7 @@ pub(super) const FIELDS: &[&str] = &[
     "signature_schemes",
     "ordering_failure",
     "delivery_receipts",
+    "max_offline",
 ];
 
 /// A new destination's configuration; `url` is required, the rest has defaults.
@@ -159,6 +160,7 @@ pub(super) fn is_set(wire: &v1::Destination, field: &str) -> bool {
         "signature_schemes" => !wire.signature_schemes.is_empty(),
         "ordering_failure" => wire.ordering_failure != 0,
         "delivery_receipts" => wire.delivery_receipts,
+        "max_offline" => wire.max_offline.is_some(),
         _ => false,
     }
 }
@@ -225,6 +227,10 @@ pub(super) fn apply(
             None => violations.add(name, "is not a known reaction"),
         },
         "delivery_receipts" => config.delivery_receipts = wire.delivery_receipts,
+        "max_offline" => {
+            config.policy.max_offline =
+                delivery_policy::max_offline(violations, &name, wire.max_offline);
+        }
         _ => {}
     }
 }
@@ -319,6 +325,7 @@ pub(super) fn to_wire(destination: &Destination) -> v1::Destination {
             .collect(),
         ordering_failure: ordering_failure_to_wire(config.ordering_failure).into(),
         delivery_receipts: config.delivery_receipts,
+        max_offline: config.policy.max_offline.map(duration_to_wire),
         active_client_certificate: match version {
             0 => String::new(),
             version => format!("{}/clientCertificates/{version}", destination.name),
@@ -387,6 +394,10 @@ mod tests {
             retry_policy: Some(v1::RetryPolicy {
                 deadline: Some(prost_types::Duration::default()),
                 waits: None,
+            }),
+            max_offline: Some(prost_types::Duration {
+                seconds: 59,
+                nanos: 0,
             }),
             ..v1::Destination::default()
         };

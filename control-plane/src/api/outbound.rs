@@ -8,9 +8,9 @@ use std::{
 
 use countersign_proto::v1::{self, connect_response::Message};
 use countersign_shared::{
-    job::{LeaseId, LeasedJob},
+    job::LeaseId,
     time::Clock,
-    wire::{duration_to_wire, lease_to_wire, probe_to_wire, timestamp_to_wire},
+    wire::{duration_to_wire, job_to_wire, lease_to_wire, probe_to_wire, timestamp_to_wire},
 };
 use tokio_stream::Stream;
 use tonic::{Code, Status};
@@ -50,7 +50,7 @@ impl Stream for Outbound {
             return Poll::Ready(Some(Err(status(Code::Aborted, "SESSION_ENDED", text))));
         }
         match this.lanes.work.poll_recv(context) {
-            Poll::Ready(Some(work)) => message(work_to_wire(work)),
+            Poll::Ready(Some(work)) => message(work_to_wire(work, this.clock.as_ref())),
             // The session holds the sending ends, so the lanes close with it.
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
@@ -99,7 +99,7 @@ fn control_to_wire(control: Control, clock: &dyn Clock) -> Message {
     }
 }
 
-fn work_to_wire(work: Work) -> Message {
+fn work_to_wire(work: Work, clock: &dyn Clock) -> Message {
     match work {
         Work::Bundle(bundle) => Message::Bundle(*bundle),
         Work::RemoveBundle(destination) => Message::BundleRemoval(v1::BundleRemoval {
@@ -107,24 +107,6 @@ fn work_to_wire(work: Work) -> Message {
         }),
         Work::Probe(probe) => Message::Probe(probe_to_wire(&probe)),
         Work::NoMoreJobs => Message::NoMoreJobs(v1::NoMoreJobs {}),
-        Work::Job(job, lease) => Message::Job(job_to_wire(job, lease)),
-    }
-}
-
-fn job_to_wire(job: LeasedJob, lease: std::time::Duration) -> v1::Job {
-    v1::Job {
-        delivery_id: job.lease.delivery.as_bytes().to_vec().into(),
-        destination: job.destination.to_string(),
-        epoch: i64::try_from(job.lease.epoch).unwrap_or(i64::MAX),
-        lease_expire_time: Some(timestamp_to_wire(job.expires_at)),
-        payload: job.payload,
-        headers: job
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        content_type: job.content_type,
-        attempt_number: i32::try_from(job.attempt_number).unwrap_or(i32::MAX),
-        lease_duration: Some(duration_to_wire(lease)),
+        Work::Job(job, lease) => Message::Job(job_to_wire(job, lease, clock.now())),
     }
 }

@@ -1,7 +1,11 @@
 //! What an agent reports goes to the store from here, apart from the loop that reads its stream: while
 //! one commit is on its way to the disk, the next batch gathers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use countersign_shared::{
     job::LeaseId,
@@ -135,16 +139,25 @@ impl Recorder {
     }
 
     async fn extend(&self, leases: Vec<LeaseId>) {
-        let until = self.clock.now().plus(self.lease);
-        let asked = leases.clone();
-        match self.store.extend(&self.session.agent, asked, until).await {
+        let (agent, now) = (&self.session.agent, self.clock.now());
+        let extended = self.store.extend(agent, leases.clone(), self.lease, now);
+        match extended.await {
             Ok(extended) => {
-                let lost = leases
-                    .into_iter()
-                    .filter(|lease| !extended.contains(lease))
-                    .collect();
-                let answer = Control::LeasesExtended(extended, lost, self.lease);
-                self.session.send_control(answer).await;
+                let mut by_length: HashMap<Duration, Vec<LeaseId>> = HashMap::new();
+                let mut lost: HashSet<LeaseId> = leases.into_iter().collect();
+                for (lease, lasts) in extended {
+                    lost.remove(&lease);
+                    by_length.entry(lasts).or_default().push(lease);
+                }
+                if !lost.is_empty() {
+                    let lost = lost.into_iter().collect();
+                    let answer = Control::LeasesExtended(Vec::new(), lost, self.lease);
+                    self.session.send_control(answer).await;
+                }
+                for (lasts, extended) in by_length {
+                    let answer = Control::LeasesExtended(extended, Vec::new(), lasts);
+                    self.session.send_control(answer).await;
+                }
                 self.wake.poke();
             }
             Err(error) => {

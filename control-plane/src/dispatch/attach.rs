@@ -126,8 +126,8 @@ impl Attach {
         if !held.is_empty() {
             // It was away and has outcomes to tell, or tells them soon: a lease that ran out meanwhile
             // and is nobody else's yet must not go to another now.
-            let (leases, until) = (held.iter().copied().collect(), now.plus(self.lease));
-            let extended = self.store.extend(agent, leases, until).await;
+            let leases = held.iter().copied().collect();
+            let extended = self.store.extend(agent, leases, self.lease, now).await;
             session.still_leased(extended.map_err(AttachError::Store)?.len());
         }
         let released = self.store.release_all_but(agent, held, now).await;

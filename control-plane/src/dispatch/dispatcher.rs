@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use countersign_shared::{
     class::FailureClass,
-    name::{DestinationName, Id},
+    job::OfflineWork,
+    name::{AgentName, DestinationName, Id},
     random,
     time::Timestamp,
 };
@@ -20,9 +21,9 @@ use super::{
     due_queue::DueQueue,
     fairness::{Candidate, Worker, plan},
     pace::{Allowed, Pace},
-    send::Sender,
+    send::{Lease, Sender},
     sessions::Session,
-    window::Window,
+    window::{Batch, Window},
 };
 use crate::{
     deliveries::Backlog,
@@ -43,6 +44,8 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// How many leases of a destination may be out, as a multiple of its concurrency limit: enough that
 /// its lane never runs dry between two batches.
 const WINDOW: usize = 2;
+/// How many more may be out where an agent that is cut off goes on with them.
+const AHEAD: usize = 256;
 
 /// What is needed of a destination to dispatch to it.
 #[derive(Debug, Clone)]
@@ -52,6 +55,10 @@ struct Info {
     window: usize,
     rate: Option<u32>,
     deadline: Option<Duration>,
+    /// How long a lease lasts.
+    lease: Duration,
+    /// An agent that is cut off may go on.
+    offline: bool,
     generation: u64,
 }
 
@@ -218,12 +225,11 @@ impl Dispatcher {
         if grants.is_empty() {
             return Ok(false);
         }
-        let until = now.plus(self.lease);
-        let leased = self.attach.store.lease(grants.clone(), now, until).await?;
-        self.note(&grants, &leased, now, until);
+        let leased = self.attach.store.lease(grants.clone(), now).await?;
+        self.note(&grants, &leased, now);
         self.expired(&leased.expired);
         let worked = !leased.jobs.is_empty() || !leased.expired.is_empty();
-        self.send(leased.jobs, until).await;
+        self.send(leased.jobs, now).await;
         Ok(worked)
     }
 
@@ -265,7 +271,10 @@ impl Dispatcher {
             candidates.push(Candidate {
                 destination,
                 region: info.region,
-                room: window.room(now, wanted, most(info.window, held)),
+                room: window.room(now, wanted, most(info.window, held), |agent| {
+                    self.attach.sessions.get(agent).is_some()
+                }),
+                until: now.plus(info.lease),
                 accepted_from: info.deadline.map(|deadline| now.minus(deadline)),
                 pick: held.map(|_| usize::from(u16::from_be_bytes(random::bytes()))),
             });
@@ -283,27 +292,40 @@ impl Dispatcher {
             found => found?,
         };
         let limit = usize::try_from(found.config.concurrency_limit).unwrap_or(usize::MAX);
+        let ahead = found.config.policy.max_offline.map_or(0, |_| AHEAD);
         let info = Info {
             name: found.name,
             region: found.config.region,
-            window: limit.saturating_mul(WINDOW),
+            window: limit.saturating_mul(WINDOW).saturating_add(ahead),
             rate: found.config.policy.rate_limit,
             deadline: found.config.policy.retry.deadline,
+            lease: found.config.policy.lease(self.lease),
+            offline: found.config.policy.max_offline.is_some(),
             generation: found.generation,
         };
         self.info.insert(destination, info.clone());
         Ok(Some(info))
     }
 
-    fn note(&mut self, grants: &[Grant], given: &Leased, now: Timestamp, until: Timestamp) {
+    fn note(&mut self, grants: &[Grant], given: &Leased, now: Timestamp) {
         let next: HashMap<_, _> = given
             .next
             .iter()
             .map(|due| (due.destination, due.at))
             .collect();
         let mut leased: HashMap<DestinationKey, usize> = HashMap::new();
+        let mut batches: HashMap<(DestinationKey, &AgentName), usize> = HashMap::new();
         for job in &given.jobs {
             *leased.entry(job.destination).or_default() += 1;
+            *batches.entry((job.destination, &job.agent)).or_default() += 1;
+        }
+        for ((destination, agent), count) in batches {
+            let lasts = self
+                .info
+                .get(&destination)
+                .map_or(self.lease, |it| it.lease);
+            let batch = Batch::new(agent, count, now, lasts, self.lease);
+            self.windows.entry(destination).or_default().opened(batch);
         }
         let mut granted: HashMap<DestinationKey, usize> = HashMap::new();
         for grant in grants {
@@ -313,10 +335,6 @@ impl Dispatcher {
             let leased = leased.get(&destination).copied().unwrap_or_default();
             let next = next.get(&destination).copied();
             self.due.leased(destination, granted, leased, next);
-            self.windows
-                .entry(destination)
-                .or_default()
-                .opened(until, leased);
             if let Some(pace) = self.paces.get_mut(&destination) {
                 pace.took(now, leased);
             }
@@ -341,7 +359,7 @@ impl Dispatcher {
         }
     }
 
-    async fn send(&self, jobs: Vec<SealedJob>, until: Timestamp) {
+    async fn send(&self, jobs: Vec<SealedJob>, now: Timestamp) {
         for job in jobs {
             let Some(info) = self.info.get(&job.destination) else {
                 continue;
@@ -360,7 +378,16 @@ impl Dispatcher {
                 tracing::error!(destination = %name, %error, "bundle not sent; its jobs wait");
                 continue;
             }
-            let sent = self.sender.send_job(&session, name, job, until, self.lease);
+            let lease = Lease {
+                until: now.plus(info.lease),
+                lasts: info.lease,
+                offline: info.offline.then(|| OfflineWork {
+                    attempt_deadline: info
+                        .deadline
+                        .map(|deadline| delivery.accepted_at().plus(deadline)),
+                }),
+            };
+            let sent = self.sender.send_job(&session, name, job, lease);
             if let Err(error) = sent.await {
                 tracing::error!(%delivery, destination = %name, %error, "payload does not open");
             }

@@ -27,6 +27,8 @@ pub(super) struct Candidate {
     /// of the one with most credit. That one has nothing to do and so would get each of them, even if
     /// the trouble is its own (its clock, its egress policy) and another agent's deliveries arrive.
     pub(super) pick: Option<usize>,
+    /// When leases of it end that are given now.
+    pub(super) until: Timestamp,
 }
 
 /// An agent that has credit.
@@ -76,6 +78,7 @@ pub(super) fn plan(
                     agent: worker.agent.clone(),
                     limit: size,
                     accepted_from: candidate.accepted_from,
+                    until: candidate.until,
                 }),
             }
         }
@@ -117,6 +120,7 @@ mod tests {
             room,
             accepted_from: None,
             pick: None,
+            until: Timestamp::from_unix_seconds(90),
         }
     }
 

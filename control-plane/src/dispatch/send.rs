@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use countersign_shared::{job::LeasedJob, name::DestinationName, time::Timestamp};
+use countersign_shared::{
+    job::{LeasedJob, OfflineWork},
+    name::DestinationName,
+    time::Timestamp,
+};
 
 use super::{
     fairness::serves,
@@ -15,6 +19,14 @@ use crate::{
     store::{Store, StoreError},
     vault::{Vault, VaultError},
 };
+
+/// What an agent is told of a lease.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lease {
+    pub(super) until: Timestamp,
+    pub(super) lasts: Duration,
+    pub(super) offline: Option<OfflineWork>,
+}
 
 /// Sends work to sessions.
 #[derive(Clone)]
@@ -68,8 +80,7 @@ impl Sender {
         session: &Session,
         destination: &DestinationName,
         job: SealedJob,
-        until: Timestamp,
-        lease: Duration,
+        lease: Lease,
     ) -> Result<(), VaultError> {
         let scope = format!("accounts/{}", destination.account());
         let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
@@ -80,14 +91,15 @@ impl Sender {
         let job = LeasedJob {
             lease: job.lease,
             destination: destination.clone(),
-            expires_at: until,
+            expires_at: lease.until,
             payload,
             headers,
             content_type: job.content_type,
             attempt_number: job.attempt_number,
+            offline: lease.offline,
         };
         session.use_credit(job.payload.len());
-        session.send_work(Work::Job(job, lease));
+        session.send_work(Work::Job(job, lease.lasts));
         Ok(())
     }
 }

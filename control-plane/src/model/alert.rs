@@ -240,6 +240,7 @@ mod tests {
             detail: "".into(),
             refused: None,
             receipt: None,
+            unrecorded_attempts: 0,
         }
     }
 

@@ -232,6 +232,8 @@ pub struct Grant {
     pub limit: usize,
     /// What was accepted before this is past its deadline: it becomes a dead letter.
     pub accepted_from: Option<Timestamp>,
+    /// When the leases end.
+    pub until: Timestamp,
 }
 
 /// What leasing gave.

@@ -31,8 +31,8 @@ pub use delivery::{
 };
 pub use kek::{AwsName, KekSource, TransitKey, TransitLogin};
 pub use policy::{
-    Backoff, DEADLINE, DeliveryPolicy, FACTOR, MAX_RATE, MAX_RETRIES, RetryPolicy, SCHEDULE, WAIT,
-    Waits,
+    Backoff, DEADLINE, DeliveryPolicy, FACTOR, MAX_OFFLINE, MAX_RATE, MAX_RETRIES, RetryPolicy,
+    SCHEDULE, WAIT, Waits,
 };
 pub use rotation::{
     CertificateRequest, DestinationTrust, GenerationUse, HeldUp, ProbeNote, Refusal, Rotation,

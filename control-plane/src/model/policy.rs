@@ -28,6 +28,9 @@ pub const WAIT: (Duration, Duration) = (Duration::from_secs(1), minutes(7 * 24 *
 pub const DEADLINE: (Duration, Duration) = (Duration::from_secs(1), minutes(30 * 24 * 60));
 /// The smallest and the largest factor of a backoff, in thousandths.
 pub const FACTOR: (u32, u32) = (1_000, 10_000);
+/// The shortest and the longest time for which an agent may go on alone.
+pub const MAX_OFFLINE: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(7 * 24 * 3600));
 /// Most attempts a second that a limit can allow.
 pub const MAX_RATE: u32 = 100_000;
 
@@ -104,6 +107,16 @@ pub struct DeliveryPolicy {
     pub retry: RetryPolicy,
     /// How many attempts may begin in a second, at most [`MAX_RATE`]; `None`: as many as there are.
     pub rate_limit: Option<u32>,
+    /// How long an agent that is cut off goes on with what it holds, within [`MAX_OFFLINE`]; `None`: within a lease of the
+    /// usual length.
+    pub max_offline: Option<Duration>,
+}
+
+impl DeliveryPolicy {
+    /// How long a lease lasts, where it usually lasts for `usual`.
+    pub fn lease(&self, usual: Duration) -> Duration {
+        self.max_offline.map_or(usual, |offline| offline.max(usual))
+    }
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ pub(super) fn config(url: &str) -> DestinationConfig {
                 deadline: Some(std::time::Duration::from_secs(90)),
             },
             rate_limit: Some(5),
+            max_offline: Some(std::time::Duration::from_secs(5)),
         },
         allowed_ranges: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
         ordering_failure: crate::model::OrderingFailure::Hold,

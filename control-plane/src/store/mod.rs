@@ -14,7 +14,7 @@ mod rotation;
 mod sql;
 pub mod sqlite;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use countersign_shared::{
@@ -331,15 +331,17 @@ pub trait DeliveryStore: Send + Sync {
     /// When a destination's first delivery is due; `None` when it has none, is disabled, or has no
     /// client certificate.
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>>;
-    /// Leases what is due by `now`, oldest first, until `until`.
-    async fn lease(&self, grants: Vec<Grant>, now: Timestamp, until: Timestamp) -> Result<Leased>;
-    /// Lets leases last until `until`. Answers with those that did; the others are lost.
+    /// Leases what is due by `now`, oldest first.
+    async fn lease(&self, grants: Vec<Grant>, now: Timestamp) -> Result<Leased>;
+    /// Lets leases last from `now` for `usual`, or for their destination's `max_offline` where that is longer. Answers with
+    /// those that do, and how long; the others are lost.
     async fn extend(
         &self,
         agent: &AgentName,
         leases: Vec<LeaseId>,
-        until: Timestamp,
-    ) -> Result<Vec<LeaseId>>;
+        usual: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<(LeaseId, Duration)>>;
     /// Takes back every lease of an agent but `held`, at once. Answers with the destination of each
     /// lease that was taken back.
     async fn release_all_but(

@@ -2,6 +2,7 @@
 //! and becomes a domain type or a [`WireError`] that names the field.
 
 mod bundle;
+mod job;
 mod outcome;
 mod probe;
 mod sealed_bundle;
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 pub use self::{
     bundle::{bundle_from_wire, bundle_to_wire},
+    job::{job_from_wire, job_to_disk, job_to_wire},
     outcome::{
         handshake_from_wire, handshake_to_wire, outcome_from_wire, outcome_to_wire,
         refusal_to_wire, timings_from_wire, timings_to_wire,

@@ -139,6 +139,7 @@ pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
         detail: outcome.detail.clone().into_owned(),
         refused_certificate: outcome.refused.as_deref().map(refusal_to_wire),
         receipt: outcome.receipt.as_deref().unwrap_or_default().to_owned(),
+        unrecorded_attempts: i32::try_from(outcome.unrecorded_attempts).unwrap_or(i32::MAX),
     }
 }
 
@@ -205,6 +206,8 @@ pub fn outcome_from_wire(outcome: v1::Outcome) -> Result<Outcome, WireError> {
             .map(|refusal| refusal_from_wire(refusal).map(Box::new))
             .transpose()?,
         receipt: receipt_from_wire(outcome.receipt)?,
+        unrecorded_attempts: u32::try_from(outcome.unrecorded_attempts)
+            .map_err(|_| WireError::Value("unrecorded_attempts"))?,
     })
 }
 
@@ -255,6 +258,7 @@ mod tests {
                 detail: "unknown".into(),
             })),
             receipt: Some("a.b.c".into()),
+            unrecorded_attempts: 4,
         }
     }
 
@@ -268,7 +272,10 @@ mod tests {
     fn outcomes_that_mean_nothing_name_the_field() {
         let good = outcome_to_wire(&outcome());
         type Case = (&'static str, fn(&mut v1::Outcome));
-        let cases: [Case; 5] = [
+        let cases: [Case; 6] = [
+            ("unrecorded_attempts", |outcome| {
+                outcome.unrecorded_attempts = -1
+            }),
             ("delivery_id", |outcome| {
                 outcome.delivery_id = vec![1].into()
             }),

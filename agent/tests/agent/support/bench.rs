@@ -107,7 +107,13 @@ impl Bench {
         let metrics = Arc::new(Metrics::default());
         let opened = journal::open(folder.path(), &SealingKey::generate(), clock.now());
         let journal = Journal::start(opened.unwrap().0, &tasks).unwrap();
-        let outbox = Arc::new(Outbox::new(journal, Vec::new(), Arc::clone(&metrics)));
+        let outbox = Arc::new(Outbox::new(
+            journal,
+            Vec::new(),
+            Vec::new(),
+            Arc::clone(&metrics),
+            countersign_shared::time::Timestamp::default(),
+        ));
         let (sender, activations) = mpsc::channel(16);
         let lanes = Lanes::new(Parts {
             outbox: Arc::clone(&outbox),
@@ -156,6 +162,7 @@ impl Bench {
             headers: Headers::default(),
             content_type: "application/json".into(),
             attempt_number: 1,
+            offline: None,
         }
     }
 

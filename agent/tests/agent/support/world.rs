@@ -171,6 +171,7 @@ pub(crate) fn job(lease: Duration) -> Job {
         headers: Default::default(),
         attempt_number: 1,
         lease_duration: Some(wire::duration_to_wire(lease)),
+        offline_work: None,
     }
 }
 

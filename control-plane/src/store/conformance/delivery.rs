@@ -67,8 +67,9 @@ pub(super) async fn lease(
         agent: agent.clone(),
         limit,
         accepted_from: None,
+        until: at(now + 10),
     };
-    let leased = store.lease(vec![grant], at(now), at(now + 10)).await;
+    let leased = store.lease(vec![grant], at(now)).await;
     leased.unwrap().jobs
 }
 
@@ -86,6 +87,7 @@ pub(super) fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
         detail: "".into(),
         refused: None,
         receipt: Some("a.b.c".into()),
+        unrecorded_attempts: 2,
     }
 }
 
@@ -197,13 +199,20 @@ pub(super) async fn leases(store: &impl Store) {
     );
 
     let held = [first[0].lease, second[0].lease];
-    let extended = store.extend(&agent, held.to_vec(), at(200)).await.unwrap();
-    assert_eq!(extended, held);
+    let usual = std::time::Duration::from_secs;
+    let extended = store.extend(&agent, held.to_vec(), usual(100), at(100));
+    assert_eq!(
+        extended.await.unwrap(),
+        held.map(|lease| (lease, usual(100)))
+    );
+    // No shorter than the destination lets an agent go on alone.
+    let extended = store.extend(&agent, held.to_vec(), usual(2), at(195));
+    assert_eq!(extended.await.unwrap(), held.map(|lease| (lease, usual(5))));
     let expired = lease(store, key, &agent, 9, 110).await;
     assert_eq!(expired.len(), 1, "an expired lease goes to whoever asks");
     assert_eq!(expired[0].lease.epoch, 2);
     let lost = store
-        .extend(&agent, vec![first[1].lease], at(300))
+        .extend(&agent, vec![first[1].lease], usual(10), at(290))
         .await
         .unwrap();
     assert!(lost.is_empty(), "its epoch is old");
@@ -251,11 +260,12 @@ pub(super) async fn deadlines(store: &impl Store) {
         agent: edge(),
         limit: 1,
         accepted_from: Some(at(3)),
+        until: at(110),
     };
     let (mut given, mut expired) = (Vec::new(), Vec::new());
     // Each call looks at as much as was granted and one more.
     for _ in 0..2 {
-        let leased = store.lease(vec![grant.clone()], at(100), at(110)).await;
+        let leased = store.lease(vec![grant.clone()], at(100)).await;
         let leased = leased.unwrap();
         given.extend(leased.jobs);
         expired.extend(leased.expired);
@@ -398,7 +408,12 @@ async fn foreign_agent(store: &impl Store, name: &DestinationName, key: Destinat
         Settled::Stale
     );
     let stolen = store
-        .extend(&other, vec![job.lease], at(9_999))
+        .extend(
+            &other,
+            vec![job.lease],
+            std::time::Duration::from_secs(9),
+            at(9_990),
+        )
         .await
         .unwrap();
     assert!(stolen.is_empty(), "a lease is its agent's own");

@@ -113,6 +113,7 @@ CREATE TABLE destinations (
     retry_waits        TEXT COLLATE "C" NOT NULL,
     retry_deadline     BIGINT,
     rate_limit         BIGINT,
+    max_offline        BIGINT,
     -- Since when attempts fail and none has been delivered.
     failing_since      BIGINT,
     ordering_failure   TEXT COLLATE "C" NOT NULL,

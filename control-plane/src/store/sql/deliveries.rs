@@ -1,6 +1,6 @@
 //! What a store does with deliveries, and looking at them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use countersign_proto::v1;
@@ -60,11 +60,10 @@ impl<D: Database> DeliveryStore for D {
             .await
     }
 
-    async fn lease(&self, grants: Vec<Grant>, now: Timestamp, until: Timestamp) -> Result<Leased> {
+    async fn lease(&self, grants: Vec<Grant>, now: Timestamp) -> Result<Leased> {
         let first_end = Arc::clone(self.first_end());
-        let lease = move |connection: &Connection| {
-            leases::lease(connection, &grants, now, until, &first_end)
-        };
+        let lease =
+            move |connection: &Connection| leases::lease(connection, &grants, now, &first_end);
         let leased = self.write_urgent(lease).await;
         if leased.is_err() {
             self.first_end().forget();
@@ -76,10 +75,11 @@ impl<D: Database> DeliveryStore for D {
         &self,
         agent: &AgentName,
         leases: Vec<LeaseId>,
-        until: Timestamp,
-    ) -> Result<Vec<LeaseId>> {
+        usual: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<(LeaseId, Duration)>> {
         let agent = agent.clone();
-        self.write_urgent(move |connection| leases::extend(connection, &agent, leases, until))
+        self.write_urgent(move |connection| leases::extend(connection, &agent, leases, usual, now))
             .await
     }
 

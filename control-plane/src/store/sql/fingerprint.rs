@@ -32,7 +32,7 @@ const SHARED_AUTHORITY: &[&str] = &[
 const DESTINATION: &[&str] = &[
     "SELECT d.id, d.display_name, d.url, d.trust_model, d.key_algorithm, d.region, d.server_ca_pem,
             d.minimum_tls, d.mtls_enforcement, d.attempt_timeout, d.concurrency_limit, d.allowed_ranges,
-            d.signatures, d.retry_waits, d.retry_deadline, d.rate_limit, d.ordering_failure,
+            d.signatures, d.retry_waits, d.retry_deadline, d.rate_limit, d.max_offline, d.ordering_failure,
             d.delivery_receipts, d.state, d.active_certificate, d.created_at, d.revision
      FROM destinations d JOIN accounts a ON a.key = d.account WHERE a.id = ? AND d.id = ?",
     "SELECT c.version, c.state, c.trust_model, c.serial, c.certificate, c.chain, c.sealed_key, c.not_after,

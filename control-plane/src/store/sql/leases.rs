@@ -130,7 +130,6 @@ pub(super) fn lease(
     connection: &Connection,
     grants: &[Grant],
     now: Timestamp,
-    until: Timestamp,
     first_end: &FirstEnd,
 ) -> Result<Leased> {
     let Leased {
@@ -146,7 +145,7 @@ pub(super) fn lease(
         first_end.looked(now, end_expired(connection, now)?);
     }
     if let Connection::Postgres(session) = connection {
-        return lease_together(connection, session, &granted, now, (until, first_end));
+        return lease_together(connection, session, &granted, now, first_end);
     }
     let mut statements = Statements::new(connection)?;
     for (grant, agent) in granted {
@@ -167,21 +166,21 @@ pub(super) fn lease(
                 follows |= followers == Followers::Due;
                 continue;
             }
-            jobs.extend(statements.lease(grant, agent, (due_at, id), until)?);
+            jobs.extend(statements.lease(grant, agent, (due_at, id))?);
         }
         let at = match at {
             _ if follows => Some(now),
             Some(at) => Some(at),
-            None if jobs.len() > before => Some(until),
+            None if jobs.len() > before => Some(grant.until),
             None => due_of(connection, grant.destination)?,
         };
         next.extend(at.map(|at| Due {
             destination: grant.destination,
             at,
         }));
-    }
-    if !jobs.is_empty() {
-        first_end.given(until);
+        if jobs.len() > before {
+            first_end.given(grant.until);
+        }
     }
     Ok(Leased {
         jobs,
@@ -196,7 +195,7 @@ fn lease_together(
     session: &Session,
     granted: &[(&Grant, i64)],
     now: Timestamp,
-    (until, first_end): (Timestamp, &FirstEnd),
+    first_end: &FirstEnd,
 ) -> Result<Leased> {
     let mut wanted: HashMap<DestinationKey, usize> = HashMap::new();
     for (grant, _) in granted {
@@ -236,7 +235,13 @@ fn lease_together(
                 delivery: next.id,
                 epoch: job.epoch,
             };
-            given.push((lease, grant.destination, next.due_at, *agent));
+            given.push(bulk::Given {
+                lease,
+                destination: grant.destination,
+                due_at: next.due_at,
+                agent: *agent,
+                until: grant.until,
+            });
             leased.jobs.push(SealedJob {
                 lease,
                 destination: grant.destination,
@@ -248,19 +253,24 @@ fn lease_together(
             taken += 1;
         }
     }
-    bulk::lease(session, &given, until)?;
-    let with_jobs: HashSet<_> = leased.jobs.iter().map(|job| job.destination).collect();
+    bulk::lease(session, &given)?;
+    // When the first of each destination's leases ends.
+    let mut ends: HashMap<DestinationKey, Timestamp> = HashMap::new();
+    for given in &given {
+        let end = ends.entry(given.destination).or_insert(given.until);
+        *end = (*end).min(given.until);
+        first_end.given(given.until);
+    }
     for (destination, waiting) in found {
         let at = match waiting.front() {
             _ if follows.contains(&destination) => Some(now),
             Some(next) => Some(next.due_at),
-            None if with_jobs.contains(&destination) => Some(until),
-            None => due_of(connection, destination)?,
+            None => match ends.get(&destination) {
+                Some(end) => Some(*end),
+                None => due_of(connection, destination)?,
+            },
         };
         leased.next.extend(at.map(|at| Due { destination, at }));
-    }
-    if !leased.jobs.is_empty() {
-        first_end.given(until);
     }
     Ok(leased)
 }
@@ -329,7 +339,6 @@ impl<'a> Statements<'a> {
         grant: &Grant,
         agent: i64,
         (due_at, id): (Timestamp, DeliveryId),
-        until: Timestamp,
     ) -> Result<Option<SealedJob>> {
         let destination = grant.destination;
         let due = params![destination.0, Column(due_at), Column(id)];
@@ -344,7 +353,7 @@ impl<'a> Statements<'a> {
             tracing::error!(delivery = %id, "due without a payload; it is left out");
             return Ok(None);
         };
-        let leased = params![Column(id), destination.0, agent, epoch, Column(until)];
+        let leased = params![Column(id), destination.0, agent, epoch, Column(grant.until)];
         self.insert.execute(leased)?;
         Ok(Some(SealedJob {
             lease: LeaseId {
@@ -373,21 +382,28 @@ pub(super) fn extend(
     connection: &Connection,
     agent: &AgentName,
     leases: Vec<LeaseId>,
-    until: Timestamp,
-) -> Result<Vec<LeaseId>> {
+    usual: Duration,
+    now: Timestamp,
+) -> Result<Vec<(LeaseId, Duration)>> {
     let agent = agent_key(connection, agent)?;
-    let update = "UPDATE leases SET until = ? WHERE id = ? AND epoch = ? AND agent = ?";
+    let update = "UPDATE leases
+                  SET until = ?1 + (SELECT CASE WHEN max_offline > ?2 THEN max_offline ELSE ?2 END
+                                    FROM destinations WHERE key = leases.destination)
+                  WHERE id = ?3 AND epoch = ?4 AND agent = ?5 RETURNING until";
+    let usual = i64::try_from(usual.as_micros()).unwrap_or(i64::MAX);
     let mut extended = Vec::with_capacity(leases.len());
     for lease in leases {
         let wanted = params![
-            Column(until),
+            Column(now),
+            usual,
             Column(lease.delivery),
             signed(lease.epoch),
             agent
         ];
-        if execute(connection, update, wanted)? > 0 {
-            extended.push(lease);
-        }
+        let until = one(connection, update, wanted, |row| {
+            get::<Timestamp>(row, "until")
+        })?;
+        extended.extend(until.map(|until| (lease, until.since(now))));
     }
     Ok(extended)
 }

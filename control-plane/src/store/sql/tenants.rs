@@ -413,9 +413,10 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
     let insert = "INSERT INTO destinations
                   (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
                    minimum_tls, mtls_enforcement, attempt_timeout, concurrency_limit, allowed_ranges,
-                   signatures, retry_waits, retry_deadline, rate_limit, ordering_failure, delivery_receipts, state,
+                   signatures, retry_waits, retry_deadline, rate_limit, max_offline, ordering_failure,
+                   delivery_receipts, state,
                    active_certificate, generation, created_at, updated_at, revision)
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, 1)
                   ON CONFLICT DO NOTHING RETURNING key";
     let made = params![
         account,
@@ -435,6 +436,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
         Column(&config.policy.retry.waits),
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
+        config.policy.max_offline.map(micros),
         Column(config.ordering_failure),
         i64::from(config.delivery_receipts),
         Column(DestinationState::Enabled),
@@ -465,7 +467,7 @@ fn update_config(
     let update = "UPDATE destinations SET
                   display_name = ?, url = ?, trust_model = ?, key_algorithm = ?, region = ?,
                   server_ca_pem = ?, minimum_tls = ?, mtls_enforcement = ?, attempt_timeout = ?, concurrency_limit = ?,
-                  allowed_ranges = ?, signatures = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?, ordering_failure = ?,
+                  allowed_ranges = ?, signatures = ?, retry_waits = ?, retry_deadline = ?, rate_limit = ?, max_offline = ?, ordering_failure = ?,
                   delivery_receipts = ?, updated_at = ?, generation = generation + 1,
                   revision = revision + 1
                   WHERE key = ?";
@@ -485,6 +487,7 @@ fn update_config(
         Column(&config.policy.retry.waits),
         config.policy.retry.deadline.map(micros),
         config.policy.rate_limit,
+        config.policy.max_offline.map(micros),
         Column(config.ordering_failure),
         i64::from(config.delivery_receipts),
         Column(now),
@@ -555,6 +558,7 @@ pub(super) fn retry_policy(row: &Row<'_>) -> rusqlite::Result<RetryPolicy> {
 pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
     let account: Id = get(row, "account_id")?;
     let timeout = row.get::<_, i64>("attempt_timeout")?.unsigned_abs();
+    let max_offline: Option<i64> = row.get("max_offline")?;
     Ok(Destination {
         key: DestinationKey(row.get("key")?),
         name: DestinationName::new(&account, &get(row, "id")?),
@@ -573,6 +577,7 @@ pub(super) fn destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
             policy: DeliveryPolicy {
                 retry: retry_policy(row)?,
                 rate_limit: row.get("rate_limit")?,
+                max_offline: max_offline.map(|micros| Duration::from_micros(micros.unsigned_abs())),
             },
             allowed_ranges: get(row, "allowed_ranges")?,
             ordering_failure: get(row, "ordering_failure")?,

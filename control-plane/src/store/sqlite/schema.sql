@@ -110,6 +110,7 @@ CREATE TABLE destinations (
     retry_waits        TEXT NOT NULL,
     retry_deadline     INTEGER,
     rate_limit         INTEGER,
+    max_offline        INTEGER,
     -- Since when attempts fail and none has been delivered.
     failing_since      INTEGER,
     ordering_failure   TEXT NOT NULL,

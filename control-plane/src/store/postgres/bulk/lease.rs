@@ -79,32 +79,37 @@ pub(in crate::store) fn waiting(
     Ok(found)
 }
 
-/// A lease that is given: which delivery, where, since when it was due, and the agent's handle.
-pub(in crate::store) type Given = (LeaseId, DestinationKey, Timestamp, i64);
+/// A lease that is given.
+#[derive(Debug)]
+pub(in crate::store) struct Given {
+    pub(in crate::store) lease: LeaseId,
+    pub(in crate::store) destination: DestinationKey,
+    /// Since when the delivery was due.
+    pub(in crate::store) due_at: Timestamp,
+    /// The agent's handle.
+    pub(in crate::store) agent: i64,
+    pub(in crate::store) until: Timestamp,
+}
 
 /// Puts leases in the place of what waited.
-pub(in crate::store) fn lease(session: &Session, given: &[Given], until: Timestamp) -> Result<()> {
+pub(in crate::store) fn lease(session: &Session, given: &[Given]) -> Result<()> {
     if given.is_empty() {
         return Ok(());
     }
-    let ids = ids(given.iter().map(|(lease, ..)| &lease.delivery));
-    let keys: Vec<i64> = given.iter().map(|(_, key, ..)| key.0).collect();
-    let due: Vec<i64> = given
-        .iter()
-        .map(|(_, _, due, _)| due.as_unix_micros())
-        .collect();
-    let agents: Vec<i64> = given.iter().map(|(.., agent)| *agent).collect();
-    let epochs = given.iter().map(|(lease, ..)| lease.epoch.cast_signed());
+    let ids = ids(given.iter().map(|it| &it.lease.delivery));
+    let keys: Vec<i64> = given.iter().map(|it| it.destination.0).collect();
+    let due: Vec<i64> = given.iter().map(|it| it.due_at.as_unix_micros()).collect();
+    let agents: Vec<i64> = given.iter().map(|it| it.agent).collect();
+    let epochs = given.iter().map(|it| it.lease.epoch.cast_signed());
     let epochs: Vec<i64> = epochs.collect();
+    let until: Vec<i64> = given.iter().map(|it| it.until.as_unix_micros()).collect();
     let statement = "
         WITH gone AS (
             DELETE FROM due USING unnest($1::bytea[], $2::bigint[], $3::bigint[]) n (id, key, at)
             WHERE due.destination = n.key AND due.due_at = n.at AND due.id = n.id
         )
         INSERT INTO leases (id, destination, agent, epoch, until)
-        SELECT id, key, agent, epoch, $6
-        FROM unnest($1::bytea[], $2::bigint[], $4::bigint[], $5::bigint[]) n (id, key, agent, epoch)";
-    let until = until.as_unix_micros();
+        SELECT * FROM unnest($1::bytea[], $2::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])";
     change(
         session,
         statement,

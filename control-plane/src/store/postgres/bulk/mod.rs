@@ -12,7 +12,7 @@ use super::session::{Row, Session, column};
 use crate::store::{Result, StoreError};
 
 pub(in crate::store) use self::{
-    lease::{lease, waiting},
+    lease::{Given, lease, waiting},
     settle::{Settled, find, settle},
     submit::submit,
 };

@@ -168,8 +168,8 @@ impl<S: Store> World<S> {
             }
             Op::Extend(which) if !self.given.is_empty() => {
                 let (lease, agent) = which.get(&self.given).clone();
-                let until = at(self.now + LEASE);
-                let extended = self.store.extend(&agent, vec![lease], until).await;
+                let usual = std::time::Duration::from_secs(LEASE.unsigned_abs());
+                let extended = self.store.extend(&agent, vec![lease], usual, now).await;
                 extended.unwrap();
             }
             Op::Release(second) => {
@@ -240,9 +240,9 @@ impl<S: Store> World<S> {
             agent: agent.clone(),
             limit,
             accepted_from: from.map(at),
+            until: at(self.now + LEASE),
         };
-        let until = at(self.now + LEASE);
-        let leased = self.store.lease(vec![grant], at(self.now), until).await;
+        let leased = self.store.lease(vec![grant], at(self.now)).await;
         let leased = leased.unwrap();
         self.expire(from, leased.expired.len()).await;
         for job in &leased.jobs {
@@ -480,6 +480,7 @@ fn outcome(lease: LeaseId, class: FailureClass) -> Outcome {
         detail: "".into(),
         refused: None,
         receipt: None,
+        unrecorded_attempts: 0,
     }
 }
 
