@@ -9,6 +9,7 @@ use countersign_shared::{
     seal::SealingKey,
     tasks::{Failures, OnFailure, Tasks, stop_signal},
     time::{Clock, SystemClock},
+    tls,
 };
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
@@ -125,6 +126,9 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
         None => None,
     };
 
+    if tls::is_fips() {
+        tracing::info!("TLS and certificates are done by the FIPS 140-3 module");
+    }
     let places = Places::new(
         &config.control_planes,
         &identity.load().control_plane,

@@ -15,6 +15,11 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// Whether all of [`provider`] is a FIPS 140-3 module: the feature `fips` of this build.
+pub fn is_fips() -> bool {
+    provider().fips()
+}
+
 /// Makes [`provider`] the process's default, for libraries that ask for one. Called first thing in
 /// every `main`; a second call changes nothing.
 pub fn install_default_provider() {
@@ -118,6 +123,11 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let parameters = rcgen::CertificateParams::new(vec!["ca.example".to_owned()]).unwrap();
         parameters.self_signed(&key).unwrap().pem()
+    }
+
+    #[test]
+    fn a_build_for_fips_has_nothing_else() {
+        assert_eq!(is_fips(), cfg!(feature = "fips"));
     }
 
     #[test]

@@ -383,6 +383,9 @@ async fn start(
             .with_graceful_shutdown(stop.cancelled_owned())
             .await
     });
+    if tls::is_fips() {
+        tracing::info!("TLS and certificates are done by the FIPS 140-3 module");
+    }
     tracing::info!(
         api = %listeners.api, agents = %listeners.agents, http = %listeners.http,
         version = countersign_shared::VERSION, "control plane is up"
