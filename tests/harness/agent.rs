@@ -44,7 +44,7 @@ impl Agent {
     pub fn start_alone(work: &Path, data_dir: &Path, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self {
-            process: Process::start(command(data_dir, &flags), "agent", work),
+            process: Process::start(command(work, data_dir, &flags), "agent", work),
             data_dir: data_dir.to_owned(),
             work: work.to_owned(),
             flags,
@@ -68,7 +68,7 @@ impl Agent {
 
     /// Starts it again on the same data directory.
     pub fn restart(&mut self) {
-        let command = command(&self.data_dir, &self.flags);
+        let command = command(&self.work, &self.data_dir, &self.flags);
         self.process = Process::start(command, "agent", &self.work);
     }
 
@@ -97,8 +97,8 @@ impl Agent {
     }
 }
 
-fn command(data_dir: &Path, flags: &[String]) -> Command {
-    let mut command = Command::new(tools::countersign());
+fn command(work: &Path, data_dir: &Path, flags: &[String]) -> Command {
+    let mut command = Command::new(tools::countersign_in(work));
     command
         .args(["agent", "run"])
         .arg("--data-dir")

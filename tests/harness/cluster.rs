@@ -1,12 +1,16 @@
 //! Several control planes over one PostgreSQL server, with a destination and its receiver.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::json;
 
 use crate::{
     agent::Agent, certificates::TestCertificate, control_plane::ControlPlane, folder::Folder,
-    grpcurl::Grpcurl, receiver::Receiver, setting::Setting, wait::wait_for,
+    grpcurl::Grpcurl, receiver::Receiver, setting::Setting, tools::PROGRAM, wait::wait_for,
 };
 
 /// Reached only when something is lost.
@@ -37,6 +41,8 @@ impl Cluster {
         for (number, toml) in settings.iter().enumerate().skip(1) {
             let work = first.folder.join(format!("plane-{}", number + 1));
             give_kek(&first.control_plane, &work);
+            // What is named for the first runs as the others, too.
+            let _ = fs::copy(first.folder.join(PROGRAM), work.join(PROGRAM));
             others.push(ControlPlane::start(&work, toml));
         }
         let account = first.account("acme");
@@ -58,6 +64,14 @@ impl Cluster {
         match number.checked_sub(1) {
             None => &mut self.first.control_plane,
             Some(other) => &mut self.others[other],
+        }
+    }
+
+    /// The folder of one of them; 0 is the first.
+    pub fn work(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.first.folder.to_path_buf(),
+            other => self.first.folder.join(format!("plane-{}", other + 1)),
         }
     }
 

@@ -173,7 +173,7 @@ pub const ENVIRONMENT: &str = "environment";
 
 /// The command that starts it.
 pub fn command(work: &Path, agents_port: u16, log_filter: &str) -> Command {
-    let mut command = Command::new(tools::countersign());
+    let mut command = Command::new(tools::countersign_in(work));
     command.arg("control-plane");
     command.arg("--config").arg(work.join("control-plane.toml"));
     command.arg("--data-dir").arg(data_dir(work));

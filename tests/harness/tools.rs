@@ -1,11 +1,30 @@
 //! Where the programs are that the stories need: `tests/run` installs them and says so in the
 //! environment.
 
-use std::{env, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 /// The `countersign` program that is tested.
 pub fn countersign() -> PathBuf {
     path("COUNTERSIGN_BIN")
+}
+
+/// Names the program that runs in a folder, when that is another than the one that is tested.
+pub const PROGRAM: &str = "program";
+
+/// The `countersign` program that runs with its files in `work`.
+pub fn countersign_in(work: &Path) -> PathBuf {
+    match fs::read_to_string(work.join(PROGRAM)) {
+        Ok(other) => other.into(),
+        Err(_) => countersign(),
+    }
+}
+
+/// A `countersign` program of an older version, which `tests/upgrade` builds.
+pub fn older_countersign() -> PathBuf {
+    path("COUNTERSIGN_TESTS_OLDER")
 }
 
 /// grpcurl.

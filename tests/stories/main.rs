@@ -17,6 +17,7 @@ mod agents_leave_nothing_waiting;
 mod agents_need_keep_no_key_on_disk;
 mod alerts_open_and_resolve_by_themselves;
 mod an_embedded_store_moves_to_a_server;
+mod an_older_version_serves_beside_this_one;
 mod bad_input_changes_nothing;
 mod bench_reports;
 mod certificates_and_crls_pass_linters;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Keep,
-    store::{Store, StoreError},
+    store::{RemoveBefore, Store, StoreError},
 };
 
 /// How often old things are looked for.
@@ -53,16 +53,21 @@ impl Retention {
 
     /// One look at everything.
     async fn remove_old(&self, now: Timestamp) -> Result<(), StoreError> {
+        let old = RemoveBefore {
+            deliveries: now.minus(self.keep.deliveries),
+            payloads: now.minus(self.keep.payloads),
+        };
+        let old = self.store.remove_pieces(self.keep, old, now).await?;
         let mut after: Option<DeliveryId> = None;
         loop {
-            let before = now.minus(self.keep.deliveries);
+            let before = old.deliveries;
             after = self.store.remove_deliveries(before, after, SLICE).await?;
             if after.is_none() {
                 break;
             }
         }
         loop {
-            let before = now.minus(self.keep.payloads);
+            let before = old.payloads;
             after = self.store.erase_payloads(before, after, SLICE).await?;
             if after.is_none() {
                 break;

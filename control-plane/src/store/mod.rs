@@ -24,6 +24,7 @@ use countersign_shared::{
 };
 use thiserror::Error;
 
+use crate::config::Keep;
 use crate::model::{
     Account, Agent, Alert, AlertCause, ApiKey, Attempt, Authority, AuthorityOwner,
     BundleAcknowledgement, Cancelled, ClientCertificate, DeadLetter, Delivery, DeliveryFilter,
@@ -71,6 +72,15 @@ pub enum StoreError {
     /// What is stored makes no sense.
     #[error("the store holds something unreadable: {0}")]
     Corrupt(String),
+}
+
+/// What was accepted before these times is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoveBefore {
+    /// Deliveries and their attempts.
+    pub deliveries: Timestamp,
+    /// Payloads.
+    pub payloads: Timestamp,
 }
 
 /// Most signing secrets of a destination that are in use at once.
@@ -386,6 +396,15 @@ pub trait DeliveryStore: Send + Sync {
         size: usize,
         now: Timestamp,
     ) -> Result<Page<DeadLetter>>;
+    /// Removes what is old in one piece where the database can: deliveries that were accepted before
+    /// `before.deliveries`, and payloads before `before.payloads`, all of them settled. `keep` is for how long they
+    /// are kept. Answers with the times before which the others have to be removed one by one.
+    async fn remove_pieces(
+        &self,
+        keep: Keep,
+        before: RemoveBefore,
+        now: Timestamp,
+    ) -> Result<RemoveBefore>;
     /// Erases payloads of settled deliveries that were accepted before `before`, at most `size`, with
     /// ids after `after`; what is erased is overwritten. Answers with the last id that was looked at,
     /// `None` when there is nothing more.

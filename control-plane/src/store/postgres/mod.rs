@@ -9,6 +9,7 @@ mod channel;
 mod copy;
 mod dollars;
 mod options;
+pub(super) mod partitions;
 mod programs;
 mod schema;
 pub(super) mod session;
@@ -193,6 +194,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Database for PostgresStore {
+    const HAS_PIECES: bool = true;
+
     async fn run<T: Send + 'static>(
         &self,
         lane: Lane,

@@ -17,10 +17,17 @@ struct Step {
 }
 
 /// Version 1 and on.
-const STEPS: &[Step] = &[Step {
-    statements: include_str!("schema.sql"),
-    beside: 1,
-}];
+const STEPS: &[Step] = &[
+    Step {
+        statements: include_str!("schema.sql"),
+        beside: 1,
+    },
+    // Older binaries write to what they know, and that is as it was but for how it is kept.
+    Step {
+        statements: include_str!("partitions.sql"),
+        beside: 1,
+    },
+];
 
 /// What is in a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

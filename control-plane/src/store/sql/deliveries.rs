@@ -22,11 +22,12 @@ use super::{
     writer::Lane,
 };
 use crate::{
+    config::Keep,
     model::{
         Attempt, Cancelled, DeadLetter, Delivery, DeliveryFilter, DestinationKey, Due, Grant,
         LeaseFacts, Leased, Load, NewDelivery, Page, ReplayFilter, Retried, Settled, Settlement,
     },
-    store::{DeliveryStore, Result, StoreError},
+    store::{DeliveryStore, RemoveBefore, Result, StoreError},
 };
 
 #[async_trait]
@@ -176,6 +177,19 @@ impl<D: Database> DeliveryStore for D {
             return self.read(find).await;
         }
         self.write(move |connection| revive::replay(connection, &account, &filter, size, now))
+            .await
+    }
+
+    async fn remove_pieces(
+        &self,
+        keep: Keep,
+        before: RemoveBefore,
+        now: Timestamp,
+    ) -> Result<RemoveBefore> {
+        if !D::HAS_PIECES {
+            return Ok(before);
+        }
+        self.write(move |connection| retention::remove_pieces(connection, keep, before, now))
             .await
     }
 

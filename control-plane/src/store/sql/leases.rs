@@ -276,7 +276,7 @@ fn lease_together(
 }
 
 /// The smallest id that a delivery accepted at `at` can have (RFC 9562 section 5.7).
-pub(super) fn first_id(at: Timestamp) -> DeliveryId {
+pub(in crate::store) fn first_id(at: Timestamp) -> DeliveryId {
     let mut id = [0; 16];
     id[..6].copy_from_slice(&at.as_unix_millis().to_be_bytes()[2..]);
     uuid::Uuid::from_bytes(id).into()

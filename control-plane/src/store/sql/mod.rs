@@ -17,7 +17,7 @@ mod installation;
 mod leases;
 mod ordered;
 pub(super) mod readers;
-mod retention;
+pub(super) mod retention;
 mod revive;
 mod revocations;
 mod revoking;
@@ -40,6 +40,9 @@ use super::Result;
 
 /// A database with a store in it.
 pub(super) trait Database: Send + Sync {
+    /// Whether deliveries are kept in pieces by their age.
+    const HAS_PIECES: bool;
+
     /// Runs `work` in a transaction and answers when that is on disk.
     fn run<T: Send + 'static>(
         &self,

@@ -9,10 +9,34 @@ use rusqlite::params;
 
 use super::{
     connection::{Connection, Dialect},
-    leases::first_id,
     rows::{Column, all, execute, get, one},
 };
-use crate::{model::DeliveryState, store::Result};
+use crate::{
+    config::Keep,
+    model::DeliveryState,
+    store::{RemoveBefore, Result, postgres::partitions},
+};
+
+pub(in crate::store) use super::leases::first_id;
+
+/// Removes what is old in one piece, where the database keeps it in pieces.
+pub(super) fn remove_pieces(
+    connection: &Connection,
+    keep: Keep,
+    before: RemoveBefore,
+    now: Timestamp,
+) -> Result<RemoveBefore> {
+    let Connection::Postgres(session) = connection else {
+        return Ok(before);
+    };
+    let keep = [keep.deliveries, keep.payloads];
+    let before = [before.deliveries, before.payloads];
+    let [deliveries, payloads] = partitions::turn(session, keep, before, now)?;
+    Ok(RemoveBefore {
+        deliveries,
+        payloads,
+    })
+}
 
 /// A slice of old deliveries.
 #[derive(Debug, Default)]

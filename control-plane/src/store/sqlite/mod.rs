@@ -59,6 +59,8 @@ impl SqliteStore {
 }
 
 impl Database for SqliteStore {
+    const HAS_PIECES: bool = false;
+
     async fn run<T: Send + 'static>(
         &self,
         lane: Lane,
