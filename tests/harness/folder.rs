@@ -33,13 +33,13 @@ impl Folder {
         Self(folder)
     }
 
-    /// A new folder in it.
+    /// A folder in it, new or not.
     ///
     /// # Panics
     /// When it can't be made.
     pub fn subfolder(&self, name: &str) -> PathBuf {
         let path = self.0.path().join(name);
-        std::fs::create_dir(&path).expect("a subfolder");
+        std::fs::create_dir_all(&path).expect("a subfolder");
         path
     }
 }
