@@ -16,7 +16,7 @@
 //! 3. `openssl`, `python`, `grpcurl`, `http_get`, `delivery_bench`, `receivers`, `postgres`,
 //!    `softhsm`
 //! 4. `moto`, `patroni`, `certificates`, `customer_ca`, `control_plane`, `receiver_script`
-//! 5. `bao`, `nginx`, `gate`, `agent`, `client`, `receiver`
+//! 5. `bao`, `kubernetes`, `nginx`, `gate`, `agent`, `client`, `receiver`
 //! 6. `sender`, `steady`, `setting`
 //! 7. `cluster`
 
@@ -41,6 +41,7 @@ pub mod gate;
 pub mod grpcurl;
 pub mod http_get;
 pub mod issued;
+pub mod kubernetes;
 pub mod moto;
 pub mod nginx;
 pub mod openssl;

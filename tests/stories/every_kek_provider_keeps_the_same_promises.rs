@@ -12,7 +12,9 @@ use countersign_control_plane::{
     kek::{self, KekError, KekProvider},
 };
 use countersign_shared::{files, secret::SecretBytes, tls};
-use countersign_tests::{bao::Bao, folder::Folder, moto::Moto, process::run, softhsm};
+use countersign_tests::{
+    bao::Bao, folder::Folder, kubernetes::Kubernetes, moto::Moto, process::run, softhsm,
+};
 use serde_json::json;
 use std::sync::Arc;
 use toml::Value;
@@ -59,7 +61,8 @@ fn what_is_wrapped_opens_for_its_purpose_only() {
         );
     }
     let bao = Bao::start(&folder.subfolder("bao"));
-    vault(&folder, &bao, &write);
+    let cluster = Kubernetes::start(&folder.subfolder("cluster"));
+    vault(&folder, &bao, &cluster, &write);
     let moto = Moto::start(&folder.subfolder("moto"));
     aws(&moto, &write);
 
@@ -76,9 +79,8 @@ fn what_is_wrapped_opens_for_its_purpose_only() {
     assert!(finished.stdout.contains("1 passed"), "{}", finished.all());
 }
 
-/// Keys, a policy, and each way to log in. No Kubernetes is here to ask about service accounts, so the JWT
-/// method stands for it: it has the same login call, and takes the key that signs the tokens instead.
-fn vault(folder: &Folder, bao: &Bao, write: &dyn Fn(&str, String)) {
+/// Keys, a policy, and each way to log in.
+fn vault(folder: &Folder, bao: &Bao, cluster: &Kubernetes, write: &dyn Fn(&str, String)) {
     bao.run(&["secrets", "enable", "-path=keys/transit", "transit"]);
     for key in ["countersign-1", "countersign-2"] {
         bao.run(&["write", "-f", &format!("keys/transit/keys/{key}")]);
@@ -114,19 +116,20 @@ fn vault(folder: &Folder, bao: &Bao, write: &dyn Fn(&str, String)) {
     ]);
     let secret_id = private("secret-id", &secret_id);
 
-    let (jwt, public_key) = service_account_token(folder);
-    let jwt = private("jwt", &jwt);
-    bao.run(&["auth", "enable", "-path=cluster", "jwt"]);
-    let keys = format!("jwt_validation_pubkeys={public_key}");
-    bao.run(&["write", "auth/cluster/config", &keys]);
+    bao.run(&["auth", "enable", "-path=cluster", "kubernetes"]);
+    let host = format!("kubernetes_host={}", cluster.address());
+    let config = ["write", "auth/cluster/config", "disable_local_ca_jwt=true"];
+    let trusted = format!("kubernetes_ca_cert={}", cluster.ca_pem());
+    bao.run(&[&config[..], &[&host, &trusted]].concat());
     bao.run(&[
         "write",
         "auth/cluster/role/countersign",
-        "role_type=jwt",
-        "user_claim=sub",
-        "bound_audiences=vault",
+        "bound_service_account_names=control-plane",
+        "bound_service_account_namespaces=countersign",
+        "audience=vault",
         "token_policies=countersign",
     ]);
+    let jwt = cluster.token_file().display();
 
     let settings = |key: &str, login: &str| {
         let (address, ca_file) = (bao.address(), bao.ca_file());
@@ -157,18 +160,21 @@ fn vault(folder: &Folder, bao: &Bao, write: &dyn Fn(&str, String)) {
     write("refused-exportable", settings("takeable", &token(&root)));
     let wrong = approle.replace(&role_id, "another-role");
     write("refused-login", settings("countersign-1", &wrong));
+    let wrong = kubernetes.replace("role = 'countersign'", "role = 'another'");
+    write("refused-role", settings("countersign-1", &wrong));
+    let forged = forged(&fs::read_to_string(cluster.token_file()).unwrap());
+    let forged = kubernetes.replace(&jwt.to_string(), &private("forged", &forged));
+    write("refused-token", settings("countersign-1", &forged));
     let nobody =
         settings("countersign-1", &token(&good)).replace(&bao.address(), "https://127.0.0.1:9");
     write("away-nobody", nobody);
 }
 
-/// A token as Kubernetes gives it to a pod, and the public key that goes with it.
-fn service_account_token(folder: &Folder) -> (String, String) {
-    let answer =
-        countersign_tests::python::judge("service_account.py", &json!({"audience": "vault"}));
-    let text = |name: &str| answer[name].as_str().unwrap().to_owned();
-    fs::write(folder.join("cluster.pem"), text("public_key")).unwrap();
-    (text("token"), text("public_key"))
+/// A token of a service account with another signature.
+fn forged(token: &str) -> String {
+    let (signed, signature) = token.trim().rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    format!("{signed}.{other}{}", &signature[1..])
 }
 
 fn aws(moto: &Moto, write: &dyn Fn(&str, String)) {
@@ -335,6 +341,8 @@ async fn refusals(folder: &str) {
         ("refused-missing", "there is no such key"),
         ("refused-exportable", "it is exportable"),
         ("refused-login", "the login at approle is not accepted"),
+        ("refused-role", "the login at cluster is not accepted"),
+        ("refused-token", "the login at cluster is not accepted"),
         ("refused-no-key", "NotFoundException"),
         ("refused-no-secret", "look at name, region and account"),
     ] {
