@@ -163,6 +163,7 @@ async fn fill(
         destinations,
         rate: RATE,
         payload: options.payload as usize,
+        request_ids: false,
         warm_up: Duration::ZERO,
         duration: Duration::from_secs((options.count / RATE).into()),
         started: root.join("started.json"),

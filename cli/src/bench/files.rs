@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) rate: u32,
     /// Size of a payload in bytes.
     pub(crate) payload: usize,
+    /// Whether each submission has a request id.
+    pub(crate) request_ids: bool,
     /// How long to warm up.
     pub(crate) warm_up: Duration,
     /// How long to submit after that.

@@ -115,6 +115,7 @@ async fn phase(
     let load = |first| Load {
         destinations: &plan.destinations,
         payload: payload.clone(),
+        request_ids: plan.request_ids,
         pace,
         start,
         first,

@@ -154,6 +154,7 @@ fn plan(parts: &Parts, setup: &Setup, options: &Options) -> Plan {
         destinations: setup.destinations.clone(),
         rate: options.rate,
         payload: options.payload as usize,
+        request_ids: options.request_ids,
         warm_up: options.warm_up(),
         duration: options.duration(),
         started: root.join("started.json"),

@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Size of a payload in bytes, at least 2.
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = value_parser!(u32).range(2..=1_048_576))]
     pub(crate) payload: u32,
+    /// Give each submission a `request_id`, as senders do that repeat one without an answer.
+    #[arg(long)]
+    pub(crate) request_ids: bool,
     /// Where the store is: in the control plane, or on a PostgreSQL server that is started for the run.
     #[arg(long, value_enum, default_value_t = Store::Embedded)]
     pub(crate) store: Store,

@@ -45,6 +45,8 @@ pub(crate) struct Load<'a> {
     pub(crate) destinations: &'a [PlannedDestination],
     /// What.
     pub(crate) payload: Bytes,
+    /// Each with a request id.
+    pub(crate) request_ids: bool,
     /// When.
     pub(crate) pace: Pace,
     /// From when on.
@@ -162,6 +164,10 @@ fn message(load: &Load<'_>, index: u64, due: Duration) -> v1::SubmitDeliveriesRe
             payload: load.payload.clone(),
             content_type: CONTENT_TYPE.to_owned(),
             event_type: "bench".to_owned(),
+            request_id: match load.request_ids {
+                true => format!("{}-{index}", load.start.as_unix_micros()),
+                false => String::new(),
+            },
             ..v1::SubmitDeliveryRequest::default()
         }),
     }
@@ -258,6 +264,7 @@ mod tests {
         let load = Load {
             destinations: &destinations,
             payload: Bytes::from_static(b"\"\""),
+            request_ids: true,
             pace: Pace {
                 rate: 1,
                 duration: Duration::ZERO,

@@ -45,6 +45,7 @@ pub(super) async fn run<S: Store>(open: impl AsyncFn() -> (S, Alive)) {
         alert::alerts(&store).await;
         alert::expiring(&store).await;
         delivery::submission(&store).await;
+        delivery::submissions_together(&store).await;
         delivery::leases(&store).await;
         delivery::settling(&store).await;
         delivery::deadlines(&store).await;

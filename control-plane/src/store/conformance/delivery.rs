@@ -106,6 +106,48 @@ pub(super) async fn settle(
     store.settle(settlement).await.unwrap()[0]
 }
 
+/// Many at once, with and without request ids: each answer is as it would be alone, in this order.
+pub(super) async fn submissions_together(store: &impl Store) {
+    let (name, _) = fresh(store, "together").await;
+    let nowhere = destination_name("acme", "nowhere");
+    let earlier = store
+        .submit(new(&name, 9, request("before", "a")))
+        .await
+        .unwrap();
+    let ordered = NewDelivery {
+        ordering_key: Some("k".to_owned()),
+        ..new(&name, 15, request("ordered", "a"))
+    };
+    let all = vec![
+        new(&name, 10, request("one", "a")),
+        new(&name, 11, None),
+        new(&name, 12, request("one", "a")),
+        new(&name, 13, request("one", "b")),
+        new(&name, 14, request("before", "a")),
+        ordered,
+        new(&nowhere, 16, request("two", "a")),
+        new(&name, 17, request("two", "a")),
+    ];
+    let ids: Vec<DeliveryId> = all.iter().map(|new| new.id).collect();
+    let answers = store.submit_all(all).await.unwrap();
+    let made = |at: usize| answers[at].as_ref().unwrap().id;
+    assert_eq!((made(0), made(1), made(2)), (ids[0], ids[1], ids[0]));
+    assert!(matches!(
+        answers[3],
+        Err(StoreError::RequestIdReused { .. })
+    ));
+    assert_eq!(made(4), earlier.id);
+    assert_eq!(made(5), ids[5]);
+    assert!(matches!(answers[6], Err(StoreError::NotFound(_))));
+    // What was not made has used no request id up.
+    let again = store.submit(new(&name, 18, request("two", "a")));
+    assert_eq!(made(7), again.await.unwrap().id);
+    for (at, content) in [(0, "one"), (5, "ordered")] {
+        let again = store.submit(new(&name, 19, request(content, "a")));
+        assert_eq!(made(at), again.await.unwrap().id);
+    }
+}
+
 pub(super) async fn submission(store: &impl Store) {
     let (name, key) = fresh(store, "submission").await;
     let accepted = store

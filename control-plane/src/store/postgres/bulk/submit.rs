@@ -1,28 +1,39 @@
 //! Accepting deliveries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{change, column, ids};
 use crate::{
-    model::{Delivery, DeliveryState, DestinationKey, NewDelivery},
+    model::{Delivery, DeliveryState, DestinationKey, NewDelivery, RequestKey},
     store::{Result, StoreError, postgres::session::Session},
 };
 
 /// A destination's handle, and its account's.
 type Keys = (i64, i64);
 
-/// Accepts those without an ordering key and a request id; the others are left to `one_by_one`. Answers
-/// in the order of `new`.
+/// Accepts those without an ordering key, each request id once; the others, and repeated requests, are left to
+/// `one_by_one`. Answers in the order of `new`.
 pub(in crate::store) fn submit(
     session: &Session,
     new: Vec<NewDelivery>,
     mut one_by_one: impl FnMut(NewDelivery) -> Result<Result<Delivery>>,
 ) -> Result<Vec<Result<Delivery>>> {
     let keys = destinations(session, &new)?;
+    // Those that there are, and then those that are made here. Nobody else makes any meanwhile: writing takes turns.
+    let mut requests = requests(session, &new)?;
     let mut together = Vec::with_capacity(new.len());
     let mut answers = Vec::with_capacity(new.len());
     for new in new {
-        if new.ordering_key.is_some() || new.request.is_some() {
+        let repeated = match &new.request {
+            Some(request) if new.ordering_key.is_none() => {
+                !requests.insert((request.scope.clone(), request.request_id.clone()))
+            }
+            _ => false,
+        };
+        if new.ordering_key.is_some() || repeated {
+            // What it repeats may be among those.
+            insert(session, &together)?;
+            together.clear();
             answers.push(one_by_one(new)?);
             continue;
         }
@@ -35,10 +46,26 @@ pub(in crate::store) fn submit(
         answers.push(Ok(accepted(&new, destination)));
         together.push((new, (destination, account)));
     }
-    if !together.is_empty() {
-        insert(session, &together)?;
-    }
+    insert(session, &together)?;
     Ok(answers)
+}
+
+/// Which of the request ids were used: scope and id of each.
+fn requests(session: &Session, new: &[NewDelivery]) -> Result<HashSet<(String, String)>> {
+    let used = new.iter().filter_map(|new| new.request.as_ref());
+    let used = used.map(|request| (request.scope.as_str(), request.request_id.as_str()));
+    let (scopes, ids): (Vec<&str>, Vec<&str>) = used.unzip();
+    if scopes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let query = "SELECT r.scope, r.request_id FROM unnest($1::text[], $2::text[]) n (scope, id)
+                 JOIN requests r ON r.scope = n.scope AND r.request_id = n.id";
+    let prepared = session.prepare(query)?;
+    let rows = session.query_with(&prepared, &[&scopes, &ids])?;
+    let found = rows
+        .iter()
+        .map(|row| Ok((column(row, 0)?, column(row, 1)?)));
+    found.collect()
 }
 
 /// The handles of the destinations that there are.
@@ -64,6 +91,9 @@ fn destinations(session: &Session, new: &[NewDelivery]) -> Result<HashMap<(Strin
 }
 
 fn insert(session: &Session, new: &[(NewDelivery, Keys)]) -> Result<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
     let ids = ids(new.iter().map(|(new, _)| &new.id));
     let accounts: Vec<i64> = new.iter().map(|(_, (_, account))| *account).collect();
     let destinations: Vec<i64> = new.iter().map(|(_, (key, _))| *key).collect();
@@ -99,6 +129,33 @@ fn insert(session: &Session, new: &[(NewDelivery, Keys)]) -> Result<()> {
             &times,
             &payloads,
         ],
+    )?;
+    remember(session, new)
+}
+
+/// Remembers the request ids of what was made.
+fn remember(session: &Session, new: &[(NewDelivery, Keys)]) -> Result<()> {
+    let made = new
+        .iter()
+        .filter_map(|(new, _)| Some((new.request.as_ref()?, new)));
+    let made: Vec<(&RequestKey, &NewDelivery)> = made.collect();
+    if made.is_empty() {
+        return Ok(());
+    }
+    let scopes: Vec<&str> = made.iter().map(|(it, _)| it.scope.as_str()).collect();
+    let ids: Vec<&str> = made.iter().map(|(it, _)| it.request_id.as_str()).collect();
+    let contents = made.iter().map(|(it, _)| it.content_sha256.as_slice());
+    let contents: Vec<&[u8]> = contents.collect();
+    let resources: Vec<String> = made.iter().map(|(_, new)| new.id.to_string()).collect();
+    let times = made.iter().map(|(_, new)| new.accepted_at.as_unix_micros());
+    let times: Vec<i64> = times.collect();
+    let statement = "
+        INSERT INTO requests (scope, request_id, content_sha256, resource, created_at)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[])";
+    change(
+        session,
+        statement,
+        &[&scopes, &ids, &contents, &resources, &times],
     )
 }
 
