@@ -33,6 +33,8 @@ pub(super) mod given_back {
     pub(in super::super) use super::super::detail::NO_BUNDLE;
     pub(in super::super) const LEASE_ENDED: &str =
         "The lease ended before the attempt could start.";
+    pub(in super::super) const TOO_LATE: &str =
+        "The deadline was over before the attempt could start.";
     pub(in super::super) const STOPPING: &str = "The agent is stopping.";
     pub(in super::super) const DRAINED: &str = "The agent is being drained.";
     pub(in super::super) const CONTENT_TYPE: &str =

@@ -229,10 +229,17 @@ impl Shared {
         let Queued { job, since, before } = queued;
         let bundle = lane.bundle.load_full();
         let now = self.parts.clock.now();
-        if !self.in_hand.begin(job.lease, now, bundle.attempt_timeout) {
+        let begins = self.in_hand.begin(job.lease, now, bundle.attempt_timeout);
+        // It may have waited for days.
+        let in_time = job.offline.is_none() || job.may_begin_alone(now);
+        if !(begins && in_time) {
+            let why = match begins {
+                true => given_back::TOO_LATE,
+                false => given_back::LEASE_ENDED,
+            };
             return match before {
                 Some(before) => self.report(lane, &job, *before),
-                None => self.return_job(&job, given_back::LEASE_ENDED),
+                None => self.return_job(&job, why),
             };
         }
         let metrics = &self.parts.metrics;

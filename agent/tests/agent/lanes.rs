@@ -11,7 +11,11 @@ use crate::support::{
     receiver::{Clients, Receiver, Setup, answer},
 };
 use countersign_agent::deliver::Activation;
-use countersign_shared::{bundle::Bundle, class::FailureClass as Class};
+use countersign_shared::{
+    bundle::Bundle,
+    class::FailureClass as Class,
+    job::{LeasedJob, OfflineWork},
+};
 use tokio::sync::Semaphore;
 
 /// A bench whose receiver answers as many requests as `gate` has permits.
@@ -106,6 +110,14 @@ async fn a_job_whose_lease_ended_or_was_lost_is_not_attempted() {
     let outcome = bench.next().await;
     assert_eq!(outcome.class, Class::NotAttempted);
     assert!(outcome.detail.contains("lease ended"));
+    let mut late = bench.job("x");
+    late.offline = Some(OfflineWork {
+        attempt_deadline: Some(bench.clock.now().minus(Duration::from_secs(1))),
+    });
+    bench.lanes.take(late);
+    let outcome = bench.next().await;
+    assert_eq!(outcome.class, Class::NotAttempted);
+    assert!(outcome.detail.contains("deadline"));
 
     let (first, second) = (bench.job("first"), bench.job("second"));
     let lease = second.lease;
@@ -116,6 +128,61 @@ async fn a_job_whose_lease_ended_or_was_lost_is_not_attempted() {
     assert_eq!(bench.next().await.class, Class::Delivered);
     assert_eq!(bench.next().await.class, Class::NotAttempted);
     assert_eq!(receiver.requests().len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_go_on_alone_stays_in_hand_after_a_failure_until_there_is_a_session() {
+    let (bench, receiver_ca, account) = (
+        Bench::new(),
+        Authority::new("Receiver"),
+        Authority::new("Acme"),
+    );
+    let config = Setup::new(receiver_ca.server(), Clients::Of(&account)).config();
+    let failing = |_| async { answer(503, "") };
+    let receiver = Receiver::answering(&bench.tasks, config, failing).await;
+    let bundle = bundle(&receiver.url(), &account.client(), vec![receiver_ca.der()]);
+    bench.install(bundle);
+    let alone = |payload: &'static str| LeasedJob {
+        offline: Some(OfflineWork::default()),
+        ..bench.job(payload)
+    };
+    let first = alone("first");
+    bench.lanes.take(first.clone());
+    // One without that leave is told at once, though it came later.
+    bench.lanes.take(bench.job("second"));
+    let outcome = bench.next().await;
+    assert_ne!(outcome.delivery, first.lease.delivery);
+    while receiver.requests().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.lanes.in_hand().leases(), [first.lease]);
+    assert_eq!(bench.outbox.kept().len(), 1);
+    bench.outbox.begin_session();
+    let outcome = bench.next().await;
+    assert_eq!(outcome.delivery, first.lease.delivery);
+    assert_eq!(
+        (outcome.class, outcome.unrecorded_attempts),
+        (Class::HttpServerError, 0)
+    );
+    assert!(bench.outbox.kept().is_empty());
+
+    // Without a session what is kept stays where it is when the agent stops, and is nobody's in hand.
+    bench.outbox.end_session();
+    bench.lanes.take(alone("third"));
+    while receiver.requests().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    bench.lanes.close();
+    while bench.lanes.in_hand().size().0 > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (kept, told) = (bench.outbox.kept().len(), bench.outbox.len());
+    assert_eq!(
+        kept + told,
+        1,
+        "on disk, or told if the attempt had not ended"
+    );
     bench.stop().await;
 }
 
