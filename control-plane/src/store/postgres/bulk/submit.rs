@@ -24,16 +24,15 @@ pub(in crate::store) fn submit(
     let mut together = Vec::with_capacity(new.len());
     let mut answers = Vec::with_capacity(new.len());
     for new in new {
-        let repeated = match &new.request {
-            Some(request) if new.ordering_key.is_none() => {
-                !requests.insert((request.scope.clone(), request.request_id.clone()))
-            }
-            _ => false,
-        };
-        if new.ordering_key.is_some() || repeated {
+        let repeated = new.request.as_ref().is_some_and(|request| {
+            !requests.insert((request.scope.clone(), request.request_id.clone()))
+        });
+        if repeated {
             // What it repeats may be among those.
             insert(session, &together)?;
             together.clear();
+        }
+        if new.ordering_key.is_some() || repeated {
             answers.push(one_by_one(new)?);
             continue;
         }
