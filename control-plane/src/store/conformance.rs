@@ -7,6 +7,7 @@ mod access;
 mod alert;
 mod audit;
 mod delivery;
+mod eviction;
 mod order;
 mod revocation;
 mod rotation;
@@ -47,6 +48,7 @@ pub(super) async fn run<S: Store>(open: impl AsyncFn() -> (S, Alive)) {
         delivery::submission(&store).await;
         delivery::submissions_together(&store).await;
         delivery::leases(&store).await;
+        eviction::takes_every_lease_back(&store).await;
         delivery::settling(&store).await;
         delivery::deadlines(&store).await;
         delivery::holding(&store).await;

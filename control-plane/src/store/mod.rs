@@ -341,7 +341,7 @@ pub trait DeliveryStore: Send + Sync {
     /// When a destination's first delivery is due; `None` when it has none, is disabled, or has no
     /// client certificate.
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>>;
-    /// Leases what is due by `now`, oldest first.
+    /// Leases what is due by `now`, oldest first; nothing to an agent that is evicted or suspended.
     async fn lease(&self, grants: Vec<Grant>, now: Timestamp) -> Result<Leased>;
     /// Lets leases last from `now` for `usual`, or for their destination's `max_offline` where that is longer. Answers with
     /// those that do, and how long; the others are lost.

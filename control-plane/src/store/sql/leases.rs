@@ -18,7 +18,7 @@ use countersign_shared::{
 use rusqlite::params;
 
 use super::{
-    connection::{Connection, Row},
+    connection::{Connection, Dialect, Row},
     due::{DELETE_DUE, delete_due, insert_due},
     ordered,
     rows::{Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed},
@@ -29,7 +29,7 @@ use crate::{
         SealedJob,
     },
     store::{
-        Result,
+        Result, StoreError,
         postgres::{bulk, session::Session},
     },
 };
@@ -137,10 +137,7 @@ pub(super) fn lease(
         mut next,
         mut expired,
     } = Leased::default();
-    let mut granted = Vec::with_capacity(grants.len());
-    for grant in grants {
-        granted.push((grant, agent_key(connection, &grant.agent)?));
-    }
+    let granted = look_up(connection, grants)?;
     if first_end.may_have_come(now) {
         first_end.looked(now, end_expired(connection, now)?);
     }
@@ -148,7 +145,12 @@ pub(super) fn lease(
         return lease_together(connection, session, &granted, now, first_end);
     }
     let mut statements = Statements::new(connection)?;
-    for (grant, agent) in granted {
+    for Granted {
+        grant,
+        agent,
+        limit,
+    } in granted
+    {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
         if !is_open(connection, grant.destination)? {
             continue;
@@ -156,7 +158,7 @@ pub(super) fn lease(
         let before = jobs.len();
         let (mut at, mut follows) = (None, false);
         for (due_at, id) in waiting(connection, grant)? {
-            if due_at > now || jobs.len() - before == grant.limit {
+            if due_at > now || jobs.len() - before == limit {
                 at = Some(due_at);
                 break;
             }
@@ -189,28 +191,77 @@ pub(super) fn lease(
     })
 }
 
+/// A grant, with what the store knows of its agent.
+struct Granted<'a> {
+    grant: &'a Grant,
+    agent: i64,
+    /// As granted; nothing for an agent that was taken out since the grant was planned.
+    limit: usize,
+}
+
+fn look_up<'a>(connection: &Connection, grants: &'a [Grant]) -> Result<Vec<Granted<'a>>> {
+    let mut agents = HashMap::new();
+    let mut granted = Vec::with_capacity(grants.len());
+    for grant in grants {
+        let (agent, is_in) = match agents.get(&grant.agent) {
+            Some(found) => *found,
+            None => worker(connection, &grant.agent)?,
+        };
+        agents.insert(&grant.agent, (agent, is_in));
+        let limit = if is_in { grant.limit } else { 0 };
+        granted.push(Granted {
+            grant,
+            agent,
+            limit,
+        });
+    }
+    Ok(granted)
+}
+
+/// An agent, and whether it may be given anything: neither evicted nor suspended. Where others write at the same
+/// time, it stays so until this transaction ends, so that whoever takes it out finds every lease of it.
+fn worker(connection: &Connection, name: &AgentName) -> Result<(i64, bool)> {
+    let query = match connection.dialect() {
+        Dialect::Sqlite => {
+            "SELECT key, evicted_at IS NULL AND suspended_at IS NULL FROM agents WHERE id = ?"
+        }
+        Dialect::Postgres => {
+            "SELECT key, evicted_at IS NULL AND suspended_at IS NULL FROM agents WHERE id = ? FOR SHARE"
+        }
+    };
+    let found = one(connection, query, [name.id().as_str()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    found.ok_or_else(|| StoreError::NotFound(name.to_string()))
+}
+
 /// As [`lease`], with all that is found and given in one statement each.
 fn lease_together(
     connection: &Connection,
     session: &Session,
-    granted: &[(&Grant, i64)],
+    granted: &[Granted<'_>],
     now: Timestamp,
     first_end: &FirstEnd,
 ) -> Result<Leased> {
     let mut wanted: HashMap<DestinationKey, usize> = HashMap::new();
-    for (grant, _) in granted {
-        *wanted.entry(grant.destination).or_default() += grant.limit;
+    for Granted { grant, limit, .. } in granted {
+        *wanted.entry(grant.destination).or_default() += limit;
     }
     let mut found = bulk::waiting(session, &wanted)?;
     let (mut leased, mut given) = (Leased::default(), Vec::new());
     let mut follows = HashSet::new();
-    for (grant, agent) in granted {
+    for Granted {
+        grant,
+        agent,
+        limit,
+    } in granted
+    {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
         let Some(waiting) = found.get_mut(&grant.destination) else {
             continue;
         };
         let mut taken = 0;
-        while taken < grant.limit
+        while taken < *limit
             && waiting.front().is_some_and(|next| next.due_at <= now)
             && let Some(next) = waiting.pop_front()
         {
