@@ -20,6 +20,18 @@ fn plain(serial: &str) -> String {
     serial.trim_start_matches('0').to_owned()
 }
 
+/// Whether `serial` is on a list.
+///
+/// # Errors
+/// [`Failure::Unreadable`].
+pub(super) fn has(
+    list: &v1::GetCertificateRevocationListResponse,
+    serial: &str,
+) -> Result<bool, Failure> {
+    let serials = serials(&list.crl).ok_or(Failure::Unreadable("a revocation list"))?;
+    Ok(serials.contains(&plain(serial)))
+}
+
 /// What a list says, and whether `serial` is on it.
 ///
 /// # Errors

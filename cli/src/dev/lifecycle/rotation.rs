@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use countersign_proto::v1::{AlertCause, ClientCertificateState as State};
 use countersign_shared::wire;
+use tokio::time::Instant;
 
 use super::{
-    list::told,
+    list::{has, told},
     stage::{Seen, Stage},
 };
 use crate::dev::{failure::Failure, timeline::Entry};
 
 /// How long what takes milliseconds may take on a busy machine.
 const SOON: Duration = Duration::from_secs(15);
+/// How long to wait before looking again.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How many deliveries each certificate carries at least before the story goes on.
 const FEW: u64 = 20;
 
@@ -96,8 +99,17 @@ async fn retired(stage: &mut Stage<'_>, old: i32, limit: Duration) -> Result<(),
     if let Some(replaced) = replaced {
         stage.took(format!("v{old} replaced → out of use"), replaced, now);
     }
-    let list = stage.api().revocation_list(&certificate.issuer).await?;
-    stage.tell(told(&list, &certificate.serial_number)?);
+    let serial = &certificate.serial_number;
+    // Nobody waits for the list where nothing was revoked by hand: it is signed a moment later.
+    let end = Instant::now() + SOON;
+    let list = loop {
+        let list = stage.api().revocation_list(&certificate.issuer).await?;
+        if has(&list, serial)? || Instant::now() >= end {
+            break list;
+        }
+        stage.linger(AGAIN).await?;
+    };
+    stage.tell(told(&list, serial)?);
     Ok(())
 }
 
