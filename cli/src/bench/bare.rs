@@ -6,7 +6,7 @@ use std::{
     io::{self, Read as _},
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::mutual_tls::HTTP_1_1;
 
-/// Connections are opened before anything is measured.
+/// Between the last connection's first answer and what is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Longest identity on standard input, in bytes.
 const MAX_IDENTITY: u64 = 64 * 1024;
@@ -82,9 +82,8 @@ struct Loop {
     client: Client,
     url: String,
     payload: Bytes,
-    /// What counts begins here, and ends there.
-    from: Timestamp,
-    to: Timestamp,
+    /// What counts begins and ends then; known once every connection is open.
+    measured: Arc<OnceLock<(Timestamp, Timestamp)>>,
 }
 
 /// Runs for the time that it is told.
@@ -95,26 +94,28 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 async fn measure(arguments: &Arguments) -> Result<(), BareError> {
     let receiver: Listening =
         told(&arguments.listening)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let from = SystemClock.now().plus(WARM_UP);
     let elapsed = Duration::from_millis(arguments.milliseconds);
     let each = Loop {
         client: client(&receiver.ca_pem, arguments.concurrency)?,
         url: format!("https://{}{BARE}", receiver.address),
         payload: payload::of_size(arguments.payload),
-        from,
-        to: from.plus(elapsed),
+        measured: Arc::default(),
     };
     let (tasks, _failures) = Tasks::new();
     let (counts, mut counted) = mpsc::channel(arguments.concurrency.max(1));
+    let (open, mut opened) = mpsc::channel(arguments.concurrency.max(1));
     for _ in 0..arguments.concurrency {
-        let (each, counts) = (each.clone(), counts.clone());
+        let (each, counts, open) = (each.clone(), counts.clone(), open.clone());
         tasks.spawn("loop", OnFailure::Log, async move {
             // Nobody listens when another one failed.
-            let _ = counts.send(each.run().await).await;
+            let _ = counts.send(each.run(open).await).await;
             Ok::<_, BareError>(())
         });
     }
-    drop(counts);
+    drop((counts, open));
+    while opened.recv().await.is_some() {}
+    let from = SystemClock.now().plus(WARM_UP);
+    each.measured.get_or_init(|| (from, from.plus(elapsed)));
     tokio::time::sleep(WARM_UP).await;
     let before = Usage::of(std::process::id())?;
     let mut posts = 0;
@@ -134,10 +135,10 @@ async fn measure(arguments: &Arguments) -> Result<(), BareError> {
 }
 
 impl Loop {
-    /// How many requests were answered in the measured time.
-    async fn run(self) -> Result<usize, BareError> {
-        let id = random::uuid_v7(self.from).to_string();
-        let mut count = 0;
+    /// How many requests were answered in the measured time. Lets go of `open` when the first one is.
+    async fn run(self, open: mpsc::Sender<()>) -> Result<usize, BareError> {
+        let id = random::uuid_v7(SystemClock.now()).to_string();
+        let (mut open, mut count) = (Some(open), 0);
         loop {
             let request = self
                 .client
@@ -153,11 +154,15 @@ impl Loop {
                 .body(self.payload.clone());
             let response = request.send().await?.error_for_status()?;
             response.bytes().await?;
+            drop(open.take());
+            let Some((from, to)) = self.measured.get() else {
+                continue;
+            };
             let now = SystemClock.now();
-            if now >= self.to {
+            if now >= *to {
                 return Ok(count);
             }
-            count += usize::from(now >= self.from);
+            count += usize::from(now >= *from);
         }
     }
 }

@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// Destinations, which get deliveries in turn; each has its own certificate and connections.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..i64::from(MAX_DESTINATIONS)))]
     pub(crate) destinations: u32,
+    /// Requests that the agents may have under way at once, for each destination.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(1..=1024))]
+    pub(crate) concurrency_limit: u32,
     /// Accounts, which the destinations belong to in turn; each has its own authority.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=10_000))]
     pub(crate) accounts: u32,
@@ -49,9 +52,10 @@ pub(crate) struct Options {
     /// How long everything accepted may take to be settled after the last submission, in seconds.
     #[arg(long, value_name = "S", default_value_t = 120, value_parser = value_parser!(u32).range(1..=3600))]
     pub(crate) deadline: u32,
-    /// Requests that the bare client, which the product is compared with, has under way at once.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(1..=4096))]
-    pub(crate) bare_concurrency: u32,
+    /// Requests that the bare client, which the product is compared with, has under way at once. Default:
+    /// as many as the agents had connections under the load.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=16_384))]
+    pub(crate) bare_concurrency: Option<u32>,
     /// Where to keep everything: a directory that is empty or does not exist. Default: a temporary
     /// one, removed at the end.
     #[arg(long, value_name = "DIR")]
@@ -128,6 +132,7 @@ mod tests {
             "bench --agents 0",
             "bench --duration 0",
             "bench --bare-concurrency 0",
+            "bench --concurrency-limit 0",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

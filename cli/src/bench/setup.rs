@@ -151,6 +151,7 @@ pub(crate) async fn start(parts: &mut Parts, options: &Options) -> Result<Setup,
         let wanted = v1::Destination {
             url,
             server_ca_pem: receiver_ca_pem.clone(),
+            concurrency_limit: i32::try_from(options.concurrency_limit).unwrap_or(i32::MAX),
             ..v1::Destination::default()
         };
         let (made, _) = administrator

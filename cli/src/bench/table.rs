@@ -84,8 +84,11 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         (
             "bare client",
             format!(
-                "{:.1} µs, {:.0}/s; the product costs {:.1} times that",
-                cpu.bare_client, report.bare_client.posts_per_second, report.cpu_ratio
+                "{:.1} µs, {:.0}/s with {} under way; the product costs {:.1} times that",
+                cpu.bare_client,
+                report.bare_client.posts_per_second,
+                report.bare_client.concurrency,
+                report.cpu_ratio
             ),
         ),
         (
