@@ -94,6 +94,18 @@ pub(crate) struct BareResult {
     pub(crate) cpu: Duration,
 }
 
+impl BareResult {
+    /// This run of it and another.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            posts: self.posts + other.posts,
+            elapsed: self.elapsed + other.elapsed,
+            cpu: self.cpu + other.cpu,
+        }
+    }
+}
+
 /// Writes `content` for another process.
 ///
 /// # Errors

@@ -1,11 +1,6 @@
-//! The run itself: the load, the bare client after it, and what everybody says about it.
+//! The run itself: the bare client, the load, the bare client again, and what everybody says about it.
 
-use std::{
-    collections::HashMap,
-    io,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, io, path::Path, time::Duration};
 
 use countersign_shared::time::{Clock as _, SystemClock, Timestamp};
 
@@ -16,17 +11,14 @@ use super::{
     options::Options,
     pace::Kind,
     parts::{Costs, Parts},
-    process,
     records::{self, Accepted, DeliveryNumber, Received},
     settled::{self, Metrics},
     setup::Setup,
 };
 use crate::{local::children, output::Console};
 
-/// The bare client need not run longer.
-const LONGEST_BARE: Duration = Duration::from_secs(10);
-/// How often the agents' connections are counted: reading it costs the kernel some milliseconds.
-const COUNT: Duration = Duration::from_secs(1);
+/// The bare client need not run longer, before the load and after it.
+const LONGEST_BARE: Duration = Duration::from_secs(5);
 /// Beyond what they should take, for processes to start and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,10 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Measured {
     /// The bare client.
     pub(crate) bare: BareResult,
-    /// How many requests it had under way at once.
-    pub(crate) bare_concurrency: usize,
-    /// How many connections the agents had under the load, on average.
-    pub(crate) connections: usize,
     /// Refusals of the control plane.
     pub(crate) submitted: Submitted,
     /// When the measured time began.
@@ -64,20 +52,20 @@ pub(crate) async fn run(
     setup: &Setup,
     options: &Options,
 ) -> Result<Measured, Failure> {
+    let floor = bare(parts, setup, options).await?;
     let plan = plan(parts, setup, options);
     let metrics = Metrics::new(setup.all().map(|addresses| addresses.http))?;
     let start = start_load(parts, &plan).await?;
     let before = parts.costs()?;
-    let (submitted, connections) = submit(parts, &plan, &metrics, options).await?;
+    let submitted = submit(parts, &plan, &metrics, options).await?;
     let accepted: Vec<Accepted> = load(&plan.records)?;
     let live = |index: u32| is_live(setup, index);
     let expected = accepted.iter().filter(|it| live(it.destination)).count();
     settle(parts, &metrics, expected as u64, options.deadline()).await?;
     let end = SystemClock.now();
     let costs = parts.costs()?.since(before);
-    let asked_for = options.bare_concurrency.map(|it| it as usize);
-    let bare_concurrency = asked_for.unwrap_or(connections).max(1);
-    let floor = bare(parts, setup, options, bare_concurrency).await?;
+    // A shared machine is not equally fast all the time: what was before the load and after it counts.
+    let floor = floor.and(bare(parts, setup, options).await?);
     parts.console.busy("the records of all deliveries");
     let times = settled::delivered(&setup.administrator, &setup.accounts).await?;
     parts.stop_receiver().await;
@@ -89,8 +77,7 @@ pub(crate) async fn run(
             load_end: start.plus(options.duration()),
             end,
         },
-        (floor, bare_concurrency, connections),
-        (submitted, costs),
+        (floor, submitted, costs),
         (&accepted, &received, &times),
         live,
     ))
@@ -105,8 +92,7 @@ struct Window {
 
 fn together(
     window: Window,
-    (bare, bare_concurrency, connections): (BareResult, usize, usize),
-    (submitted, costs): (Submitted, Costs),
+    (bare, submitted, costs): (BareResult, Submitted, Costs),
     (accepted, received, times): (&[Accepted], &[Received], &HashMap<DeliveryNumber, Settled>),
     live: impl Fn(u32) -> bool,
 ) -> Measured {
@@ -116,8 +102,6 @@ fn together(
     };
     Measured {
         bare,
-        bare_concurrency,
-        connections,
         submitted,
         start: window.start,
         end: window.end,
@@ -138,12 +122,7 @@ fn load<R: records::Record>(path: &Path) -> Result<Vec<R>, Failure> {
 }
 
 /// The floor, while there is no load.
-async fn bare(
-    parts: &mut Parts,
-    setup: &Setup,
-    options: &Options,
-    concurrency: usize,
-) -> Result<BareResult, Failure> {
+async fn bare(parts: &mut Parts, setup: &Setup, options: &Options) -> Result<BareResult, Failure> {
     parts.console.busy("the bare client");
     let result = parts.directory.root().join("bare.json");
     let duration = options.duration().min(LONGEST_BARE);
@@ -154,7 +133,7 @@ async fn bare(
         "--payload".into(),
         options.payload.to_string().into(),
         "--concurrency".into(),
-        concurrency.to_string().into(),
+        options.bare_concurrency.to_string().into(),
         "--milliseconds".into(),
         duration.as_millis().to_string().into(),
         "--result".into(),
@@ -203,30 +182,20 @@ pub(crate) async fn start_load(parts: &mut Parts, plan: &Plan) -> Result<Timesta
     Ok(started.at())
 }
 
-/// Waits until the generator has its answers; how many connections the agents had meanwhile, on average.
+/// Waits until the generator has its answers.
 async fn submit(
     parts: &mut Parts,
     plan: &Plan,
     metrics: &Metrics,
     options: &Options,
-) -> Result<(Submitted, usize), Failure> {
+) -> Result<Submitted, Failure> {
     let patience = plan.duration + options.deadline();
-    let agents = parts.agent_pids();
-    let (mut counts, mut count_at) = (Vec::new(), Instant::now() + COUNT);
-    let submitted = parts
+    parts
         .wait_for("the load to end", patience, async |console| {
-            if Instant::now() >= count_at {
-                count_at = Instant::now() + COUNT;
-                let count = agents.iter().map(|pid| process::sockets(*pid));
-                let count = count.sum::<io::Result<usize>>();
-                counts.push(count.map_err(Failure::io("can't count the agents' connections"))?);
-            }
             show(console, metrics).await?;
             told(&plan.submitted).map_err(Failure::io("the generator's result"))
         })
-        .await?;
-    let connections = counts.iter().sum::<usize>() / counts.len().max(1);
-    Ok((submitted, connections))
+        .await
 }
 
 /// Waits until as many are delivered as `expected`. When that takes too long, the result tells how

@@ -52,10 +52,10 @@ pub(crate) struct Options {
     /// How long everything accepted may take to be settled after the last submission, in seconds.
     #[arg(long, value_name = "S", default_value_t = 120, value_parser = value_parser!(u32).range(1..=3600))]
     pub(crate) deadline: u32,
-    /// Requests that the bare client, which the product is compared with, has under way at once. Default:
-    /// as many as the agents had connections under the load.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=16_384))]
-    pub(crate) bare_concurrency: Option<u32>,
+    /// Requests that the bare client, which the product is compared with, has under way at once. An agent
+    /// at full speed has some 200 to 250, on average.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = value_parser!(u32).range(1..=16_384))]
+    pub(crate) bare_concurrency: u32,
     /// Where to keep everything: a directory that is empty or does not exist. Default: a temporary
     /// one, removed at the end.
     #[arg(long, value_name = "DIR")]

@@ -178,11 +178,6 @@ impl Parts {
         costs().map_err(Failure::io("can't read what the processes have cost"))
     }
 
-    /// The agents' processes.
-    pub(crate) fn agent_pids(&self) -> Vec<u32> {
-        self.agents.iter().filter_map(Child::pid).collect()
-    }
-
     /// Stops the receiver, which writes its records then.
     pub(crate) async fn stop_receiver(&mut self) {
         let receiver = self.receiver.take();

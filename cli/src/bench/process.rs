@@ -64,18 +64,6 @@ impl Usage {
     }
 }
 
-/// How many sockets a process has open.
-///
-/// # Errors
-/// When there is no such process.
-pub(crate) fn sockets(pid: u32) -> io::Result<usize> {
-    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
-    // One that was closed meanwhile is none.
-    let targets = open.filter_map(|it| fs::read_link(it.path()).ok());
-    let sockets = targets.filter(|it| it.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
-    Ok(sockets.count())
-}
-
 /// User and system time of the processes that this one has waited for.
 fn waited_for(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -53,8 +53,6 @@ pub(crate) struct Report {
     pub(crate) bytes_written_per_delivery: Pair<f64>,
     /// The most memory that was resident, in bytes; all agents together.
     pub(crate) peak_rss_bytes: Pair<u64>,
-    /// Connections that the agents had open to receivers under the load, on average.
-    pub(crate) agent_connections: usize,
     /// The bare client.
     pub(crate) bare_client: Bare,
 }
@@ -104,7 +102,7 @@ pub(crate) struct Bare {
     /// Requests that were answered per second.
     pub(crate) posts_per_second: f64,
     /// How many were under way at once.
-    pub(crate) concurrency: usize,
+    pub(crate) concurrency: u32,
 }
 
 impl Report {
@@ -150,10 +148,9 @@ impl Report {
                 control_plane: measured.costs.control_plane.peak_rss,
                 agent: measured.costs.agents.peak_rss,
             },
-            agent_connections: measured.connections,
             bare_client: Bare {
                 posts_per_second: rate(measured.bare.posts, measured.bare.elapsed),
-                concurrency: measured.bare_concurrency,
+                concurrency: options.bare_concurrency,
             },
             options,
             machine,
@@ -236,8 +233,6 @@ pub(crate) mod testing {
                 elapsed: Duration::from_secs(2),
                 cpu: Duration::from_millis(100),
             },
-            bare_concurrency: 64,
-            connections: 64,
             submitted: Submitted::default(),
             start,
             end: start.plus(Duration::from_millis(2500)),

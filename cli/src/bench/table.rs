@@ -150,7 +150,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("10.0 µs, 5000/s with 64 under way; the product costs 5.0 times"),
+            text.contains("10.0 µs, 5000/s with 256 under way; the product costs 5.0 times"),
             "{text}"
         );
         assert!(
