@@ -10,8 +10,9 @@ use countersign_shared::{
 
 use crate::model::{DestinationKey, Grant};
 
-/// How many deliveries a destination gets before the next one has its turn.
-const SLICE: usize = 16;
+/// How many deliveries a destination gets before the next one has its turn. Few, so that what goes out is about as it
+/// came in: an agent then needs fewer connections to each receiver, and the store reads and writes neighbours.
+const SLICE: usize = 4;
 
 /// A destination with deliveries that are due.
 #[derive(Debug, Clone, PartialEq, Eq)]
