@@ -12,6 +12,7 @@ mod order;
 mod revocation;
 mod rotation;
 mod tenant;
+mod together;
 
 use std::collections::BTreeSet;
 
@@ -48,6 +49,7 @@ pub(super) async fn run<S: Store>(open: impl AsyncFn() -> (S, Alive)) {
         delivery::submission(&store).await;
         delivery::submissions_together(&store).await;
         delivery::leases(&store).await;
+        together::many(&store).await;
         eviction::takes_every_lease_back(&store).await;
         delivery::settling(&store).await;
         delivery::deadlines(&store).await;

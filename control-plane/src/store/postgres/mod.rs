@@ -206,7 +206,7 @@ impl Database for PostgresStore {
             // Who submits can ask again, under the same request_id, and should not wait for a server that
             // hangs.
             Lane::Checked(_) => in_time(running).await,
-            Lane::Savepoint | Lane::Urgent => running.await,
+            Lane::Savepoint | Lane::Urgent(_) => running.await,
         }
     }
 

@@ -38,7 +38,7 @@ impl<D: Database> DeliveryStore for D {
     }
 
     async fn submit_all(&self, new: Vec<NewDelivery>) -> Result<Vec<Result<Delivery>>> {
-        let weight = new.len();
+        let weight = new.iter().map(weight).sum();
         let work = move |connection: &Connection| submit::submit_all(connection, new);
         self.run(Lane::Checked(weight), work).await
     }
@@ -63,9 +63,10 @@ impl<D: Database> DeliveryStore for D {
 
     async fn lease(&self, grants: Vec<Grant>, now: Timestamp) -> Result<Leased> {
         let first_end = Arc::clone(self.first_end());
+        let granted = grants.iter().map(|grant| grant.limit).sum();
         let lease =
             move |connection: &Connection| leases::lease(connection, &grants, now, &first_end);
-        let leased = self.write_urgent(lease).await;
+        let leased = self.write_urgent(granted, lease).await;
         if leased.is_err() {
             self.first_end().forget();
         }
@@ -79,9 +80,10 @@ impl<D: Database> DeliveryStore for D {
         usual: Duration,
         now: Timestamp,
     ) -> Result<Vec<(LeaseId, Duration)>> {
-        let agent = agent.clone();
-        self.write_urgent(move |connection| leases::extend(connection, &agent, leases, usual, now))
-            .await
+        let (agent, count) = (agent.clone(), leases.len());
+        let extend =
+            move |connection: &Connection| leases::extend(connection, &agent, leases, usual, now);
+        self.write_urgent(count, extend).await
     }
 
     async fn release_all_but(
@@ -91,13 +93,15 @@ impl<D: Database> DeliveryStore for D {
         now: Timestamp,
     ) -> Result<Vec<DestinationKey>> {
         let agent = agent.clone();
-        self.write_urgent(move |connection| leases::release_all_but(connection, &agent, &held, now))
-            .await
+        let release =
+            move |connection: &Connection| leases::release_all_but(connection, &agent, &held, now);
+        self.write_urgent(1, release).await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<Vec<Settled>> {
-        self.write_urgent(move |connection| settle::settle(connection, &settlement))
-            .await
+        let count = settlement.outcomes.len();
+        let settle = move |connection: &Connection| settle::settle(connection, &settlement);
+        self.write_urgent(count, settle).await
     }
 
     async fn lease_facts(&self, delivery: DeliveryId) -> Result<Option<LeaseFacts>> {
@@ -316,6 +320,11 @@ pub(super) fn by_id_text(connection: &Connection, id: &str) -> Result<Delivery> 
     let parsed: DeliveryId = id.parse().map_err(|_| gone())?;
     let query = deliveries_where("v.id = ?");
     one(connection, &query, [Column(parsed)], delivery)?.ok_or_else(gone)
+}
+
+/// How much of a batch a submission makes up: one for each 4 KiB of payload begun.
+fn weight(new: &NewDelivery) -> usize {
+    new.sealed_payload.len() / 4096 + 1
 }
 
 fn read_delivery(

@@ -24,19 +24,16 @@ pub(super) fn insert_due(
     Ok(())
 }
 
-/// What [`delete_due`] runs.
-pub(super) const DELETE_DUE: &str =
-    "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
-
 pub(super) fn delete_due(
     connection: &Connection,
     destination: i64,
     at: Timestamp,
     id: DeliveryId,
 ) -> Result<()> {
+    let delete = "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
     execute(
         connection,
-        DELETE_DUE,
+        delete,
         params![destination, Column(at), Column(id)],
     )?;
     Ok(())

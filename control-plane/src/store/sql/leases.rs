@@ -15,13 +15,13 @@ use countersign_shared::{
     name::{AgentName, DeliveryId, Id},
     time::Timestamp,
 };
-use rusqlite::params;
+use rusqlite::{ToSql, params};
 
 use super::{
     connection::{Connection, Dialect, Row},
-    due::{DELETE_DUE, delete_due, insert_due},
-    ordered,
-    rows::{Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed},
+    due::{delete_due, insert_due},
+    many, ordered,
+    rows::{Column, agent_key, all, execute, get, get_optional, limit, one, signed},
 };
 use crate::{
     model::{
@@ -144,7 +144,7 @@ pub(super) fn lease(
     if let Connection::Postgres(session) = connection {
         return lease_together(connection, session, &granted, now, first_end);
     }
-    let mut statements = Statements::new(connection)?;
+    let mut leases = Vec::new();
     for Granted {
         grant,
         agent,
@@ -155,35 +155,51 @@ pub(super) fn lease(
         if !is_open(connection, grant.destination)? {
             continue;
         }
-        let before = jobs.len();
-        let (mut at, mut follows) = (None, false);
+        let (mut last, mut count) = (None, 0);
+        let (mut at, mut again) = (None, false);
         for (due_at, id) in waiting(connection, grant)? {
-            if due_at > now || jobs.len() - before == limit {
+            if due_at > now || count == limit {
                 at = Some(due_at);
                 break;
             }
-            if grant.accepted_from.is_some_and(|from| id < first_id(from)) {
-                let (bytes, followers) = expire(connection, grant.destination, (due_at, id), now)?;
-                expired.push((grant.destination, bytes));
-                follows |= followers == Followers::Due;
-                continue;
+            let is_late = grant.accepted_from.is_some_and(|from| id < first_id(from));
+            // What is late and what is leased have each a look of their own: those behind a late one in order
+            // are due as soon as it has gone.
+            again |= is_late;
+            match (is_late, again) {
+                (true, _) if last.is_none() => {
+                    let (bytes, _) = expire(connection, grant.destination, (due_at, id), now)?;
+                    expired.push((grant.destination, bytes));
+                }
+                (false, false) => (last, count) = (Some((due_at, id)), count + 1),
+                _ => break,
             }
-            jobs.extend(statements.lease(grant, agent, (due_at, id))?);
+        }
+        let before = jobs.len();
+        if let Some(last) = last {
+            jobs.extend(take(connection, grant, last)?);
+        }
+        let given = jobs.get(before..).unwrap_or_default();
+        leases.extend(given.iter().map(|job| NewLease::new(job, agent, grant)));
+        if !given.is_empty() {
+            first_end.given(grant.until);
         }
         let at = match at {
-            _ if follows => Some(now),
+            _ if again => Some(now),
             Some(at) => Some(at),
-            None if jobs.len() > before => Some(grant.until),
-            None => due_of(connection, grant.destination)?,
+            None if !given.is_empty() => Some(grant.until),
+            None => {
+                // Another agent may have been given some of it just now.
+                write(connection, &std::mem::take(&mut leases))?;
+                due_of(connection, grant.destination)?
+            }
         };
         next.extend(at.map(|at| Due {
             destination: grant.destination,
             at,
         }));
-        if jobs.len() > before {
-            first_end.given(grant.until);
-        }
     }
+    write(connection, &leases)?;
     Ok(Leased {
         jobs,
         next,
@@ -365,67 +381,80 @@ fn waiting(connection: &Connection, grant: &Grant) -> Result<Vec<(Timestamp, Del
     })
 }
 
-/// What leasing one delivery runs.
-struct Statements<'a> {
-    delete_due: Statement<'a>,
-    find: Statement<'a>,
-    insert: Statement<'a>,
-}
-
-impl<'a> Statements<'a> {
-    fn new(connection: &'a Connection) -> Result<Self> {
-        let find = "SELECT p.sealed, v.content_type, v.attempt_count, v.epoch + 1
-                    FROM deliveries v JOIN payloads p ON p.id = v.id WHERE v.id = ?";
-        let insert = "INSERT INTO leases (id, destination, agent, epoch, until)
-                      VALUES (?, ?, ?, ?, ?)";
-        Ok(Self {
-            delete_due: Statement::new(connection, DELETE_DUE)?,
-            find: Statement::new(connection, find)?,
-            insert: Statement::new(connection, insert)?,
-        })
-    }
-
-    fn lease(
-        &mut self,
-        grant: &Grant,
-        agent: i64,
-        (due_at, id): (Timestamp, DeliveryId),
-    ) -> Result<Option<SealedJob>> {
-        let destination = grant.destination;
-        let due = params![destination.0, Column(due_at), Column(id)];
-        self.delete_due.execute(due)?;
-        let read = |row: &Row<'_>| {
-            let (attempts, epoch): (u32, i64) = (row.get(2)?, row.get(3)?);
-            Ok((row.get(0)?, row.get(1)?, attempts + 1, epoch))
-        };
-        let found = self.find.one([Column(id)], read)?;
-        let Some((sealed_payload, content_type, attempt_number, epoch)) = found else {
+/// Takes what waits at a destination, up to the `last` that is granted, out of `due`.
+fn take(
+    connection: &Connection,
+    grant: &Grant,
+    (last_at, last): (Timestamp, DeliveryId),
+) -> Result<Vec<SealedJob>> {
+    let find = "SELECT d.id, p.sealed, v.content_type, v.attempt_count + 1, v.epoch + 1
+                FROM due d LEFT JOIN deliveries v ON v.id = d.id LEFT JOIN payloads p ON p.id = d.id
+                WHERE d.destination = ? AND (d.due_at, d.id) <= (?, ?) ORDER BY d.due_at, d.id";
+    let these = params![grant.destination.0, Column(last_at), Column(last)];
+    let found = all(connection, find, these, |row| {
+        let delivery = row.get::<_, Column<DeliveryId>>(0)?.0;
+        let (Some(sealed_payload), Some(content_type)) = (row.get(1)?, row.get(2)?) else {
             // A row that should not be there must not hold up the others for ever.
-            tracing::error!(delivery = %id, "due without a payload; it is left out");
+            tracing::error!(%delivery, "due without a payload; it is left out");
             return Ok(None);
         };
-        let leased = params![Column(id), destination.0, agent, epoch, Column(grant.until)];
-        self.insert.execute(leased)?;
         Ok(Some(SealedJob {
             lease: LeaseId {
-                delivery: id,
-                epoch: epoch.unsigned_abs(),
+                delivery,
+                epoch: row.get::<_, i64>(4)?.unsigned_abs(),
             },
-            destination,
+            destination: grant.destination,
             agent: grant.agent.clone(),
             sealed_payload,
             content_type,
-            attempt_number,
+            attempt_number: row.get(3)?,
         }))
+    })?;
+    let delete = "DELETE FROM due WHERE destination = ? AND (due_at, id) <= (?, ?)";
+    execute(connection, delete, these)?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// A lease as its columns have it.
+struct NewLease {
+    id: Column<DeliveryId>,
+    destination: i64,
+    agent: i64,
+    epoch: i64,
+    until: Column<Timestamp>,
+}
+
+impl NewLease {
+    fn new(job: &SealedJob, agent: i64, grant: &Grant) -> Self {
+        Self {
+            id: Column(job.lease.delivery),
+            destination: job.destination.0,
+            agent,
+            epoch: signed(job.lease.epoch),
+            until: Column(grant.until),
+        }
+    }
+
+    fn row(&self) -> [&dyn ToSql; 5] {
+        [
+            &self.id,
+            &self.destination,
+            &self.agent,
+            &self.epoch,
+            &self.until,
+        ]
     }
 }
 
-/// What [`delete_lease`] runs.
-pub(super) const DELETE_LEASE: &str = "DELETE FROM leases WHERE id = ?";
+fn write(connection: &Connection, leases: &[NewLease]) -> Result<()> {
+    let rows: Vec<_> = leases.iter().map(NewLease::row).collect();
+    let into = "leases (id, destination, agent, epoch, until)";
+    many::insert(connection, into, &rows)
+}
 
 /// Ends a lease, if there is one, without a word on what becomes of its delivery.
 pub(super) fn delete_lease(connection: &Connection, id: DeliveryId) -> Result<()> {
-    execute(connection, DELETE_LEASE, [Column(id)])?;
+    execute(connection, "DELETE FROM leases WHERE id = ?", [Column(id)])?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod due;
 mod fingerprint;
 mod installation;
 mod leases;
+mod many;
 mod ordered;
 pub(super) mod readers;
 pub(super) mod retention;
@@ -27,6 +28,7 @@ mod rotations;
 pub(super) mod rows;
 mod secrets;
 mod settle;
+mod settle_rows;
 mod stops;
 mod submit;
 mod tenants;
@@ -75,11 +77,12 @@ pub(super) trait Database: Send + Sync {
         self.run(Lane::Checked(1), work)
     }
 
-    /// As [`Database::write_checked`], ahead of everything that is not urgent.
+    /// As [`Database::write_checked`], ahead of everything that is not urgent, for so many deliveries.
     fn write_urgent<T: Send + 'static>(
         &self,
+        deliveries: usize,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> impl Future<Output = Result<T>> + Send {
-        self.run(Lane::Urgent, work)
+        self.run(Lane::Urgent(deliveries), work)
     }
 }

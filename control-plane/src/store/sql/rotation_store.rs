@@ -116,7 +116,7 @@ impl<D: Database> RotationStore for D {
         now: Timestamp,
     ) -> Result<ClientCertificate> {
         let name = destination.clone();
-        self.write_urgent(move |connection| {
+        self.write_urgent(1, move |connection| {
             revoking::revoke(connection, &name, version, reason, now)
         })
         .await

@@ -24,11 +24,13 @@ use crate::{
     store::{Result, StoreError},
 };
 
-/// How much work one commit takes before it takes no more, in deliveries that are submitted and in
-/// pieces of any other work.
-const BATCH: usize = 256;
+/// How much work one commit takes before it takes no more, by weight: a delivery that is submitted, leased or
+/// settled weighs one, or more if it is large. A page that many of them change is written once for all.
+const BATCH: usize = 1024;
+/// What a piece in a savepoint weighs: it may do anything.
+const SAVEPOINT: usize = 4;
 /// How many pieces may wait; beyond that, callers wait to enter.
-const QUEUE: usize = 4 * BATCH;
+const QUEUE: usize = 1024;
 
 /// Runs inside the transaction, or hears why there is none; gives back what to do once the commit's
 /// result is known, and why the whole batch must be taken back, if it must.
@@ -90,11 +92,11 @@ impl Queue {
 pub(in crate::store) enum Lane {
     /// In its turn, in a savepoint.
     Savepoint,
-    /// In its turn; fails only before its first change. So many pieces in one.
+    /// In its turn; fails only before its first change. Of this weight.
     Checked(usize),
     /// Ahead of the others; fails only before its first change. Bounded by the number of sessions, so
-    /// it never waits to enter.
-    Urgent,
+    /// it never waits to enter. Of this weight.
+    Urgent(usize),
 }
 
 /// Hands work to the writer's thread, which ends when this is dropped.
@@ -155,7 +157,7 @@ impl Writer {
             let (result, fatal) = match (begun, lane) {
                 (Err(error), _) => (Err(error), None),
                 (Ok(connection), Lane::Savepoint) => (in_savepoint(connection, work), None),
-                (Ok(connection), Lane::Checked(_) | Lane::Urgent) => checked(connection, work),
+                (Ok(connection), Lane::Checked(_) | Lane::Urgent(_)) => checked(connection, work),
             };
             let answer: Answer = Box::new(move |committed| {
                 // A caller that went away no longer needs the answer.
@@ -167,15 +169,15 @@ impl Writer {
             (answer, fatal)
         });
         let weight = match lane {
-            Lane::Checked(weight) => weight,
-            Lane::Savepoint | Lane::Urgent => 1,
+            Lane::Checked(weight) | Lane::Urgent(weight) => weight.max(1),
+            Lane::Savepoint => SAVEPOINT,
         };
         self.enter(lane, Work { run, weight }).await?;
         replied.await.map_err(|_| stopped())?
     }
 
     async fn enter(&self, lane: Lane, work: Work) -> Result<()> {
-        if lane == Lane::Urgent {
+        if matches!(lane, Lane::Urgent(_)) {
             self.queue.lock().urgent.push_back(work);
         } else {
             let place = Arc::clone(&self.places).acquire_owned().await;
@@ -340,7 +342,7 @@ mod tests {
         let refuses = |_: &Connection| -> Result<()> { Err(StoreError::NotFound("x".to_owned())) };
         let (one, broken) = tokio::join!(
             writer.run(Lane::Savepoint, insert(1)),
-            writer.run(Lane::Urgent, breaks),
+            writer.run(Lane::Urgent(1), breaks),
         );
         assert!(broken.is_err());
         let kept = rows(&writer).await;
@@ -389,7 +391,7 @@ mod tests {
         let connection = rusqlite::Connection::open(&path).unwrap();
         connection.busy_timeout(std::time::Duration::ZERO).unwrap();
         let (writer, _tasks) = start(Connection::Sqlite(connection));
-        for lane in [Lane::Savepoint, Lane::Checked(1), Lane::Urgent] {
+        for lane in [Lane::Savepoint, Lane::Checked(1), Lane::Urgent(1)] {
             let error = writer.run(lane, insert(1)).await.unwrap_err();
             assert!(error.to_string().contains("locked"), "{error}");
         }

@@ -31,6 +31,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     // FULL syncs the log at every commit: an answer that was given is on disk.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
     // Statement journals stay in memory: they are small, and a file for each costs more than they do.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // 64 MiB between checkpoints: each page is then written back once for many changes.

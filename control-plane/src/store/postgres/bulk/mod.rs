@@ -13,7 +13,7 @@ use crate::store::{Result, StoreError};
 
 pub(in crate::store) use self::{
     lease::{Given, lease, waiting},
-    settle::{Settled, find, settle},
+    settle::{Found, Settled, find, settle},
     submit::submit,
 };
 
