@@ -145,7 +145,7 @@ impl Held {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::Bytes;
     use countersign_shared::{headers::Headers, random};
 
@@ -154,7 +154,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
     const LEASE: Duration = Duration::from_secs(90);
 
-    fn job() -> LeasedJob {
+    pub(in super::super) fn job() -> LeasedJob {
         LeasedJob {
             lease: LeaseId {
                 delivery: random::uuid_v7(NOW).into(),

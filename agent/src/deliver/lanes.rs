@@ -31,7 +31,7 @@ use super::{
     alone,
     attempt::{attempt, given_back, not_attempted, proves_bundle},
     in_hand::InHand,
-    lane::{Lane, Pushed, Queued},
+    lane::{Lane, PATIENCE, Pushed, Queued, Watch},
     prepared::Prepared,
     receipts::Receipts,
 };
@@ -178,16 +178,39 @@ impl Shared {
     fn queue(self: &Arc<Self>, lane: Arc<Lane>, queued: Queued) {
         match lane.push(queued) {
             Pushed::Queued => {}
-            Pushed::StartWorker => {
-                let worker = Worker {
-                    shared: Arc::clone(self),
-                    lane,
-                    counted: true,
-                };
+            Pushed::StartWorker => self.start_worker(lane),
+            Pushed::Watch => {
+                let watching = Arc::clone(self).watch(lane);
                 let tasks = &self.parts.tasks;
-                tasks.spawn("delivery worker", OnFailure::Log, worker.run());
+                tasks.spawn("lane watch", OnFailure::Log, watching);
             }
             Pushed::Closed(queued) => self.give_back(&lane, [queued], given_back::STOPPING),
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>, lane: Arc<Lane>) {
+        let worker = Worker {
+            shared: Arc::clone(self),
+            lane,
+            counted: true,
+        };
+        let tasks = &self.parts.tasks;
+        tasks.spawn("delivery worker", OnFailure::Log, worker.run());
+    }
+
+    /// Starts workers for jobs that have waited long enough, until none waits.
+    async fn watch(self: Arc<Self>, lane: Arc<Lane>) -> Result<(), std::convert::Infallible> {
+        loop {
+            match lane.watch(Instant::now()) {
+                Watch::Until(at) => tokio::time::sleep_until(at).await,
+                Watch::StartWorkers(count) => {
+                    for _ in 0..count {
+                        self.start_worker(Arc::clone(&lane));
+                    }
+                    tokio::time::sleep(PATIENCE).await;
+                }
+                Watch::Enough => return Ok(()),
+            }
         }
     }
 
