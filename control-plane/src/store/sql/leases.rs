@@ -25,8 +25,7 @@ use super::{
 };
 use crate::{
     model::{
-        DeliveryState, DestinationKey, DestinationState, Due, Followers, Grant, LeaseFacts, Leased,
-        SealedJob,
+        DeliveryState, DestinationKey, DestinationState, Due, Grant, LeaseFacts, Leased, SealedJob,
     },
     store::{
         Result, StoreError,
@@ -162,13 +161,13 @@ pub(super) fn lease(
                 at = Some(due_at);
                 break;
             }
-            let is_late = grant.accepted_from.is_some_and(|from| id < first_id(from));
+            let is_late = is_late(grant, id);
             // What is late and what is leased have each a look of their own: those behind a late one in order
             // are due as soon as it has gone.
             again |= is_late;
             match (is_late, again) {
                 (true, _) if last.is_none() => {
-                    let (bytes, _) = expire(connection, grant.destination, (due_at, id), now)?;
+                    let bytes = expire(connection, grant.destination, (due_at, id), now)?;
                     expired.push((grant.destination, bytes));
                 }
                 (false, false) => (last, count) = (Some((due_at, id)), count + 1),
@@ -265,7 +264,8 @@ fn lease_together(
     }
     let mut found = bulk::waiting(session, &wanted)?;
     let (mut leased, mut given) = (Leased::default(), Vec::new());
-    let mut follows = HashSet::new();
+    // There may be more than was looked at, and those behind a late one in order are due now.
+    let mut again = HashSet::new();
     for Granted {
         grant,
         agent,
@@ -278,19 +278,16 @@ fn lease_together(
         };
         let mut taken = 0;
         while taken < *limit
-            && waiting.front().is_some_and(|next| next.due_at <= now)
-            && let Some(next) = waiting.pop_front()
+            && let Some(next) = waiting.pop_front_if(|next| {
+                let is_late = is_late(grant, next.id);
+                next.due_at <= now && (is_late || !next.beyond)
+            })
         {
-            if grant
-                .accepted_from
-                .is_some_and(|from| next.id < first_id(from))
-            {
+            if is_late(grant, next.id) {
                 let at = (next.due_at, next.id);
-                let (bytes, followers) = expire(connection, grant.destination, at, now)?;
+                let bytes = expire(connection, grant.destination, at, now)?;
                 leased.expired.push((grant.destination, bytes));
-                if followers == Followers::Due {
-                    follows.insert(grant.destination);
-                }
+                again.insert(grant.destination);
                 continue;
             }
             let Some(job) = next.job else {
@@ -330,7 +327,7 @@ fn lease_together(
     }
     for (destination, waiting) in found {
         let at = match waiting.front() {
-            _ if follows.contains(&destination) => Some(now),
+            _ if again.contains(&destination) => Some(now),
             Some(next) => Some(next.due_at),
             None => match ends.get(&destination) {
                 Some(end) => Some(*end),
@@ -342,6 +339,11 @@ fn lease_together(
     Ok(leased)
 }
 
+/// Whether a delivery is past the deadline that a grant is under.
+fn is_late(grant: &Grant, id: DeliveryId) -> bool {
+    grant.accepted_from.is_some_and(|from| id < first_id(from))
+}
+
 /// The smallest id that a delivery accepted at `at` can have (RFC 9562 section 5.7).
 pub(in crate::store) fn first_id(at: Timestamp) -> DeliveryId {
     let mut id = [0; 16];
@@ -349,14 +351,13 @@ pub(in crate::store) fn first_id(at: Timestamp) -> DeliveryId {
     uuid::Uuid::from_bytes(id).into()
 }
 
-/// What waited until after its deadline becomes a dead letter; answers with the bytes of its payload and
-/// what becomes of those behind it in order.
+/// What waited until after its deadline becomes a dead letter; answers with the bytes of its payload.
 fn expire(
     connection: &Connection,
     destination: DestinationKey,
     (due_at, id): (Timestamp, DeliveryId),
     now: Timestamp,
-) -> Result<(u32, Followers)> {
+) -> Result<u32> {
     delete_due(connection, destination.0, due_at, id)?;
     let update = "UPDATE deliveries SET state = ?, due_at = NULL, settled_at = ?, held_since = NULL
                   WHERE id = ? RETURNING payload_size, ordering_key";
@@ -365,11 +366,10 @@ fn expire(
         Ok((row.get(0)?, row.get::<_, Option<String>>(1)?))
     })?;
     let (bytes, key) = found.unwrap_or_default();
-    let followers = match key {
-        Some(key) => ordered::settled(connection, destination.0, &key, id, false, now)?,
-        None => Followers::None,
-    };
-    Ok((bytes, followers))
+    if let Some(key) = key {
+        ordered::settled(connection, destination.0, &key, id, false, now)?;
+    }
+    Ok(bytes)
 }
 
 /// What waits at a destination, soonest first: as much as is granted, and one more.

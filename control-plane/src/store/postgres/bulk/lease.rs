@@ -15,6 +15,8 @@ use crate::{
 pub(in crate::store) struct Waiting {
     pub(in crate::store) due_at: Timestamp,
     pub(in crate::store) id: DeliveryId,
+    /// It is the one more: only that it is there was looked at.
+    pub(in crate::store) beyond: bool,
     /// What a job is made of; `None` when its payload is gone.
     pub(in crate::store) job: Option<Job>,
 }
@@ -40,13 +42,16 @@ pub(in crate::store) fn waiting(
         .values()
         .map(|most| i64::try_from(*most).unwrap_or(i64::MAX - 1));
     let most: Vec<i64> = most.collect();
+    // A join on NULL finds nothing and looks nowhere.
     let query = "
-        SELECT g.key, x.due_at, x.id, v.epoch, v.attempt_count, v.content_type, p.sealed
+        SELECT g.key, x.due_at, x.id, v.epoch, v.attempt_count, v.content_type, p.sealed, x.granted IS NULL
         FROM unnest($1::bigint[], $2::bigint[]) g (key, most)
         JOIN destinations d ON d.key = g.key AND d.state = 'ENABLED' AND d.active_certificate > 0
-        LEFT JOIN LATERAL (SELECT due_at, id FROM due WHERE destination = g.key
+        LEFT JOIN LATERAL (SELECT due_at, id,
+                           CASE WHEN row_number() OVER (ORDER BY due_at, id) <= g.most THEN id END granted
+                           FROM due WHERE destination = g.key
                            ORDER BY due_at, id LIMIT g.most + 1) x ON true
-        LEFT JOIN deliveries v ON v.id = x.id LEFT JOIN payloads p ON p.id = x.id
+        LEFT JOIN deliveries v ON v.id = x.granted LEFT JOIN payloads p ON p.id = x.granted
         ORDER BY g.key, x.due_at, x.id";
     let prepared = session.prepare(query)?;
     let mut found: HashMap<DestinationKey, VecDeque<Waiting>> = HashMap::with_capacity(keys.len());
@@ -73,6 +78,7 @@ pub(in crate::store) fn waiting(
         of.push_back(Waiting {
             due_at: time(&row, 1)?,
             id: id(&row, 2)?,
+            beyond: column(&row, 7)?,
             job,
         });
     }
