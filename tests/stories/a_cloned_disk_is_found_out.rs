@@ -63,11 +63,15 @@ fn both_copies_are_suspended_when_the_second_renews() {
 
     let data_dir = honest.data_dir().to_owned();
     let stolen = setting.folder.join("stolen");
-    let copied = run(
-        Command::new("cp").arg("-a").arg(&data_dir).arg(&stolen),
-        b"",
-    );
-    assert!(copied.status.success(), "{copied:?}");
+    // The agent goes on writing, and a file that is replaced while it is copied makes a copy fail.
+    wait_for("a whole copy", PATIENCE, || {
+        let _ = std::fs::remove_dir_all(&stolen);
+        let copied = run(
+            Command::new("cp").arg("-a").arg(&data_dir).arg(&stolen),
+            b"",
+        );
+        copied.status.success()
+    });
     renewed(&stolen, &agents_url).unwrap();
     assert!(cloned(&setting).is_empty(), "one of them may renew");
     assert_eq!(edge(&setting)["state"], "AGENT_STATE_ACTIVE");
