@@ -53,7 +53,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "S", default_value_t = 120, value_parser = value_parser!(u32).range(1..=3600))]
     pub(crate) deadline: u32,
     /// Requests that the bare client, which the product is compared with, has under way at once. An agent
-    /// at full speed has some 200 to 250, on average.
+    /// at full speed has some 150, on average.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = value_parser!(u32).range(1..=16_384))]
     pub(crate) bare_concurrency: u32,
     /// Where to keep everything: a directory that is empty or does not exist. Default: a temporary
