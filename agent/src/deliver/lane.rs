@@ -2,8 +2,8 @@
 //! destination fills its own lane and no other.
 //!
 //! The first job that finds nobody at work starts a worker. Those behind it wait for it a little: most receivers answer
-//! within milliseconds, and a connection that is in use costs far less than another one. A job that has waited
-//! [`PATIENCE`] gets a worker of its own.
+//! within milliseconds, and a connection that is in use costs far less than another one. While jobs have waited
+//! [`PATIENCE`], workers become as many again each time it passes, up to the limit.
 
 use std::{
     collections::VecDeque,
