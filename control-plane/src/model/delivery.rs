@@ -294,8 +294,8 @@ pub enum Next {
     DeadLetter,
 }
 
-/// Decides what becomes of a delivery. Called inside the store's transaction, so that the decision is
-/// about what is stored.
+/// Decides what becomes of a delivery that the receiver did not accept; of one that it did there is nothing to decide.
+/// Called inside the store's transaction, so that the decision is about what is stored.
 pub type Decide = Arc<dyn Fn(&Snapshot, &Outcome) -> Next + Send + Sync>;
 
 /// Outcomes of one agent, to be settled in one transaction.
@@ -307,7 +307,7 @@ pub struct Settlement {
     pub outcomes: Arc<[Outcome]>,
     /// When the report came.
     pub now: Timestamp,
-    /// What becomes of each delivery.
+    /// What becomes of each delivery that was not delivered.
     pub decide: Decide,
 }
 

@@ -8,6 +8,7 @@ mod alert;
 mod audit;
 mod delivery;
 mod eviction;
+mod memory;
 mod order;
 mod revocation;
 mod rotation;
@@ -50,6 +51,9 @@ pub(super) async fn run<S: Store>(open: impl AsyncFn() -> (S, Alive)) {
         delivery::submissions_together(&store).await;
         delivery::leases(&store).await;
         together::many(&store).await;
+        memory::replaced(&store).await;
+        memory::late_comers(&store).await;
+        memory::second_leases(&store).await;
         eviction::takes_every_lease_back(&store).await;
         delivery::settling(&store).await;
         delivery::deadlines(&store).await;

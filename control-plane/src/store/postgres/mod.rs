@@ -8,6 +8,8 @@ pub(super) mod bulk;
 mod channel;
 mod copy;
 mod dollars;
+mod heads;
+mod known;
 mod options;
 pub(super) mod partitions;
 mod programs;

@@ -77,6 +77,8 @@ const SETTINGS: &str = "
     SET enable_seqscan = off;
     SET enable_bitmapscan = off;
     SET enable_sort = off;
+    -- What is joined is asked for once: to remember it is work for nothing.
+    SET enable_memoize = off;
     -- Statements are short, and what was switched off above counts as so dear that they would be compiled each time.
     SET jit = off;
     SELECT set_config('synchronous_commit', 'on', false)

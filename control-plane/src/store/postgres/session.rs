@@ -28,6 +28,8 @@ use countersign_shared::random;
 
 use super::{
     dollars::with_dollars,
+    heads::Heads,
+    known::Known,
     options::Options,
     unknown::{self, Turn},
 };
@@ -58,6 +60,8 @@ pub(in crate::store) struct Session {
     options: Arc<Options>,
     client: RefCell<Option<Client>>,
     statements: RefCell<HashMap<String, Prepared>>,
+    known: Known,
+    heads: Heads,
     changes: Cell<u64>,
     /// The transaction that is under way has failed: the server takes nothing more in it.
     failed: Cell<bool>,
@@ -73,6 +77,8 @@ impl Session {
             options,
             client: RefCell::default(),
             statements: RefCell::default(),
+            known: Known::default(),
+            heads: Heads::default(),
             changes: Cell::default(),
             failed: Cell::default(),
             turn: Cell::new(Turn {
@@ -98,10 +104,20 @@ impl Session {
         let mut client = self.client.borrow_mut();
         if client.as_ref().is_none_or(Client::is_closed) {
             self.statements.borrow_mut().clear();
+            self.known.forget();
+            self.heads.forget();
             *client = None;
             *client = Some(self.options.connect()?);
         }
         Ok(())
+    }
+
+    pub(super) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    pub(super) fn heads(&self) -> &Heads {
+        &self.heads
     }
 
     /// Runs `work` on the connection. An error spoils the transaction that is under way.
@@ -245,6 +261,7 @@ impl Session {
 
     /// Takes back what is not committed.
     pub(in crate::store) fn roll_back(&self) {
+        self.heads.forget();
         // What is connected no more has been taken back by the server.
         let _ = self.batch("ROLLBACK");
     }

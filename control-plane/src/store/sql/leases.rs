@@ -262,7 +262,7 @@ fn lease_together(
     for Granted { grant, limit, .. } in granted {
         *wanted.entry(grant.destination).or_default() += limit;
     }
-    let mut found = bulk::waiting(session, &wanted)?;
+    let mut found = bulk::waiting(session, &wanted, now)?;
     let (mut leased, mut given) = (Leased::default(), Vec::new());
     // There may be more than was looked at, and those behind a late one in order are due now.
     let mut again = HashSet::new();
@@ -273,12 +273,12 @@ fn lease_together(
     } in granted
     {
         // Disabled or gone since the grant was planned: nothing to lease, nothing due.
-        let Some(waiting) = found.get_mut(&grant.destination) else {
+        let Some(queue) = found.get_mut(&grant.destination) else {
             continue;
         };
         let mut taken = 0;
         while taken < *limit
-            && let Some(next) = waiting.pop_front_if(|next| {
+            && let Some(next) = queue.take_if(|next| {
                 let is_late = is_late(grant, next.id);
                 next.due_at <= now && (is_late || !next.beyond)
             })
@@ -302,7 +302,7 @@ fn lease_together(
             given.push(bulk::Given {
                 lease,
                 destination: grant.destination,
-                due_at: next.due_at,
+                place: next.place,
                 agent: *agent,
                 until: grant.until,
             });
@@ -325,12 +325,14 @@ fn lease_together(
         *end = (*end).min(given.until);
         first_end.given(given.until);
     }
-    for (destination, waiting) in found {
-        let at = match waiting.front() {
+    for (destination, queue) in found {
+        queue.remember(session, destination, now);
+        let end = ends.get(&destination).copied();
+        let at = match queue.waiting.front() {
             _ if again.contains(&destination) => Some(now),
             Some(next) => Some(next.due_at),
-            None => match ends.get(&destination) {
-                Some(end) => Some(*end),
+            None => match [end, queue.whole_at].into_iter().flatten().min() {
+                Some(at) => Some(at),
                 None => due_of(connection, destination)?,
             },
         };

@@ -24,7 +24,7 @@ use crate::{
 pub(super) fn find(
     connection: &Connection,
     agent: i64,
-    outcomes: &[Outcome],
+    outcomes: &[&Outcome],
 ) -> Result<Vec<Option<Found>>> {
     let mut all = Vec::with_capacity(outcomes.len());
     for group in groups(outcomes) {

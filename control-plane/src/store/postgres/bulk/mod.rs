@@ -3,6 +3,7 @@
 //! is done one by one by the SQL that both stores share.
 
 mod lease;
+mod place;
 mod settle;
 mod submit;
 
@@ -13,7 +14,7 @@ use crate::store::{Result, StoreError};
 
 pub(in crate::store) use self::{
     lease::{Given, lease, waiting},
-    settle::{Found, Settled, find, settle},
+    settle::{Found, Settled, deliver, find, settle},
     submit::submit,
 };
 
@@ -24,6 +25,12 @@ fn time(row: &Row, index: usize) -> Result<Timestamp> {
 fn id(row: &Row, index: usize) -> Result<DeliveryId> {
     DeliveryId::from_slice(column(row, index)?)
         .ok_or_else(|| StoreError::Corrupt("a delivery's id".to_owned()))
+}
+
+/// Which of those that were asked for a row answers: its first column counts from one.
+fn placed(row: &Row) -> Result<usize> {
+    let place: i64 = column(row, 0)?;
+    Ok(usize::try_from(place - 1).unwrap_or(usize::MAX))
 }
 
 /// Ids as an array.

@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{change, column, ids};
+use countersign_shared::name::DestinationName;
+
+use super::{change, column, ids, placed};
 use crate::{
     model::{Delivery, DeliveryState, DestinationKey, NewDelivery, RequestKey},
-    store::{Result, StoreError, postgres::session::Session},
+    store::{
+        Result, StoreError,
+        postgres::{known::Keys, session::Session},
+    },
 };
-
-/// A destination's handle, and its account's.
-type Keys = (i64, i64);
 
 /// Accepts those without an ordering key, each request id once; the others, and repeated requests, are left to
 /// `one_by_one`. Answers in the order of `new`.
@@ -36,9 +38,7 @@ pub(in crate::store) fn submit(
             answers.push(one_by_one(new)?);
             continue;
         }
-        let name = (new.destination.account(), new.destination.destination());
-        let Some(&(destination, account)) = keys.get(&(name.0.to_owned(), name.1.to_owned()))
-        else {
+        let Some(&(destination, account)) = keys.get(&new.destination) else {
             answers.push(Err(StoreError::NotFound(new.destination.to_string())));
             continue;
         };
@@ -67,26 +67,55 @@ fn requests(session: &Session, new: &[NewDelivery]) -> Result<HashSet<(String, S
     found.collect()
 }
 
-/// The handles of the destinations that there are.
-fn destinations(session: &Session, new: &[NewDelivery]) -> Result<HashMap<(String, String), Keys>> {
-    let mut names: Vec<_> = new
+/// The handles of those of the destinations that there are. A handle is found by name once; from then on only whether
+/// it is still there is asked, which costs a tenth.
+fn destinations(session: &Session, new: &[NewDelivery]) -> Result<HashMap<DestinationName, Keys>> {
+    let mut wanted: Vec<_> = new.iter().map(|new| &new.destination).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let known = session.known();
+    let remembered = wanted
         .iter()
-        .map(|new| (new.destination.account(), new.destination.destination()))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let (accounts, destinations): (Vec<&str>, Vec<&str>) = names.into_iter().unzip();
-    let query = "SELECT n.account, n.destination, d.key, d.account
-                 FROM unnest($1::text[], $2::text[]) n (account, destination)
+        .filter_map(|name| Some(((*name).clone(), known.get(name)?)));
+    let mut found: HashMap<_, Keys> = remembered.collect();
+    if !found.is_empty() {
+        let there = still_there(session, found.values().map(|keys| keys.0).collect())?;
+        found.retain(|_, (handle, _)| there.contains(handle));
+    }
+    let unknown = wanted.into_iter().filter(|name| !found.contains_key(*name));
+    let unknown: Vec<_> = unknown.collect();
+    if !unknown.is_empty() {
+        for (name, keys) in unknown.iter().zip(by_name(session, &unknown)?) {
+            known.note(name, keys);
+            found.extend(keys.map(|keys| ((*name).clone(), keys)));
+        }
+    }
+    Ok(found)
+}
+
+fn still_there(session: &Session, handles: Vec<i64>) -> Result<HashSet<i64>> {
+    let query = "SELECT key FROM destinations WHERE key = ANY ($1::bigint[])";
+    let prepared = session.prepare(query)?;
+    let rows = session.query_with(&prepared, &[&handles])?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+/// In the order of the names.
+fn by_name(session: &Session, names: &[&DestinationName]) -> Result<Vec<Option<Keys>>> {
+    let accounts: Vec<&str> = names.iter().map(|name| name.account()).collect();
+    let destinations: Vec<&str> = names.iter().map(|name| name.destination()).collect();
+    let query = "SELECT n.place, d.key, d.account
+                 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY n (account, destination, place)
                  JOIN accounts a ON a.id = n.account
                  JOIN destinations d ON d.account = a.key AND d.id = n.destination";
     let prepared = session.prepare(query)?;
-    let rows = session.query_with(&prepared, &[&accounts, &destinations])?;
-    let found = rows.iter().map(|row| {
-        let name = (column(row, 0)?, column(row, 1)?);
-        Ok((name, (column(row, 2)?, column(row, 3)?)))
-    });
-    found.collect()
+    let mut found = vec![None; names.len()];
+    for row in session.query_with(&prepared, &[&accounts, &destinations])? {
+        if let Some(free) = found.get_mut(placed(&row)?) {
+            *free = Some((column(&row, 1)?, column(&row, 2)?));
+        }
+    }
+    Ok(found)
 }
 
 fn insert(session: &Session, new: &[(NewDelivery, Keys)]) -> Result<()> {
