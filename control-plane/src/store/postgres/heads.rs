@@ -10,7 +10,7 @@ use countersign_shared::time::Timestamp;
 use crate::model::DestinationKey;
 
 /// How far before what was taken last a look begins: longer than a commit takes that others make meanwhile.
-const MARGIN: Duration = Duration::from_secs(10);
+const MARGIN: Duration = Duration::from_secs(1);
 /// How often a look begins at the very beginning: so long can what is even older wait.
 const WHOLE: Duration = Duration::from_secs(5);
 /// How many destinations are remembered, at some 50 bytes each, before all are forgotten.
@@ -102,11 +102,11 @@ mod tests {
             since: at(since),
             whole_at: Some(at(whole)),
         };
-        assert_eq!(heads.look(here, at(101)), from(89, 105));
+        assert_eq!(heads.look(here, at(101)), from(98, 105));
         heads.took(here, at(101), at(101));
-        assert_eq!(heads.look(here, at(104)), from(91, 105));
+        assert_eq!(heads.look(here, at(104)), from(100, 105));
         assert_eq!(heads.look(here, at(105)), WHOLE_LOOK);
-        assert_eq!(heads.look(here, at(106)), from(91, 110));
+        assert_eq!(heads.look(here, at(106)), from(100, 110));
         assert_eq!(heads.look(DestinationKey(2), at(106)), WHOLE_LOOK);
         assert_eq!(
             heads.look(here, at(50)),
