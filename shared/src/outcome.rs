@@ -1,7 +1,15 @@
 //! What an agent tells of one attempt: its class, what was seen in the handshake, and how long each
 //! part took.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
 
 use crate::{class::FailureClass, name::DeliveryId, time::Timestamp};
 
@@ -38,6 +46,54 @@ pub struct HandshakeRecord {
     pub connection_reused: bool,
     /// What ALPN (RFC 7301) chose.
     pub alpn_protocol: Option<String>,
+}
+
+/// A handshake's record that the outcomes of many attempts share, with its encoded form.
+#[derive(Clone)]
+pub struct SharedRecord(Arc<Kept>);
+
+struct Kept {
+    record: HandshakeRecord,
+    encoded: OnceLock<Bytes>,
+}
+
+impl SharedRecord {
+    /// Its encoded form, which `encode` makes if nobody has yet.
+    pub fn encoded_by(&self, encode: impl FnOnce(&HandshakeRecord) -> Bytes) -> Bytes {
+        let Kept { record, encoded } = &*self.0;
+        encoded.get_or_init(|| encode(record)).clone()
+    }
+}
+
+impl From<HandshakeRecord> for SharedRecord {
+    fn from(record: HandshakeRecord) -> Self {
+        Self(Arc::new(Kept {
+            record,
+            encoded: OnceLock::new(),
+        }))
+    }
+}
+
+impl Deref for SharedRecord {
+    type Target = HandshakeRecord;
+
+    fn deref(&self) -> &HandshakeRecord {
+        &self.0.record
+    }
+}
+
+impl PartialEq for SharedRecord {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || **self == **other
+    }
+}
+
+impl Eq for SharedRecord {}
+
+impl fmt::Debug for SharedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
 }
 
 /// Which client certificate was presented.
@@ -100,7 +156,7 @@ pub struct Outcome {
     /// HTTP status, when there was an answer.
     pub http_status: Option<u16>,
     /// What was seen in the handshake, when there was one.
-    pub handshake: Option<HandshakeRecord>,
+    pub handshake: Option<SharedRecord>,
     /// How long each part took.
     pub timings: AttemptTimings,
     /// When it started, by the agent's clock.

@@ -91,7 +91,7 @@ pub(super) fn settle(version: u32, active: OfActive, fallback: Option<Judged>) -
             let refusal = CertificateRefusal {
                 version,
                 class: active.verdict.class,
-                handshake: active.record,
+                handshake: active.record.as_deref().cloned(),
                 detail: active.verdict.detail.into(),
             };
             Ended::With(fallback, Some(Box::new(refusal)))

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use countersign_shared::{
     class::FailureClass,
-    outcome::{AttemptTimings, HandshakeRecord},
+    outcome::{AttemptTimings, SharedRecord},
     time::Clock,
 };
 use http::Request;
@@ -45,7 +45,7 @@ pub(super) struct Exchange {
 /// What a request led to, judged.
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
-    pub(super) record: Option<HandshakeRecord>,
+    pub(super) record: Option<SharedRecord>,
     pub(super) head: Option<Head>,
     /// Of resolving, connecting, the handshake and the response.
     pub(super) timings: AttemptTimings,
@@ -189,13 +189,11 @@ impl Exchange {
         if let Some(handshake) = self.handshake.as_ref().filter(|_| self.first_use) {
             handshake.time(&mut timings);
         }
-        let record = self.handshake.as_ref().map(|handshake| HandshakeRecord {
-            connection_reused: !self.first_use,
-            ..handshake.record()
-        });
+        let handshake = self.handshake.as_ref();
+        let record = handshake.map(|handshake| handshake.record(self.first_use));
         let verdict = classify(Facts {
             ending: self.ending,
-            record: record.as_ref(),
+            record: record.as_deref(),
             accepted: self.handshake.as_ref().is_some_and(|it| it.has_ticket()),
             own: OwnCertificate {
                 validity,

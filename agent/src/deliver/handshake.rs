@@ -19,7 +19,7 @@ use std::{
 use countersign_shared::{
     outcome::{
         Alert, AttemptTimings, HandshakeRecord, MAX_ACCEPTABLE_CA_NAMES, PresentedCertificate,
-        ServerCertificate,
+        ServerCertificate, SharedRecord,
     },
     probe::MAX_SERVER_CHAIN,
     tls,
@@ -58,6 +58,8 @@ struct Seen {
     /// Whether the server named an authority of our chain; `None` when it named none.
     issuer_named: Option<bool>,
     timings: ConnectTimings,
+    /// The record for attempts that use the connection again, as long as no alert has come.
+    reused: Option<SharedRecord>,
     /// What the server presented, leaf first, where somebody wants it.
     chain: Option<Vec<CertificateDer<'static>>>,
 }
@@ -250,10 +252,22 @@ impl Handshake {
         self.uses.fetch_add(1, Ordering::Relaxed) == 0
     }
 
-    /// What is known, with the alert.
-    pub(super) fn record(&self) -> HandshakeRecord {
-        let mut record = self.seen().record.clone();
-        record.alert = self.alert.get().cloned();
+    /// What is known, with the alert, for the attempt that the connection was opened for or for one that uses it again.
+    pub(super) fn record(&self, is_first_use: bool) -> SharedRecord {
+        let alert = self.alert.get();
+        let mut seen = self.seen();
+        let kept = seen.reused.as_ref();
+        if let Some(kept) = kept.filter(|kept| !is_first_use && kept.alert.as_ref() == alert) {
+            return kept.clone();
+        }
+        let record = SharedRecord::from(HandshakeRecord {
+            alert: alert.cloned(),
+            connection_reused: !is_first_use,
+            ..seen.record.clone()
+        });
+        if !is_first_use {
+            seen.reused = Some(record.clone());
+        }
         record
     }
 

@@ -148,7 +148,7 @@ fn report(probe: &Probe, started_at: Timestamp, started: Instant, judged: Judged
         class,
         accepted: status.is_some() && !class.refuses_client_certificate() && !denied,
         http_status: status.map(|it| it.as_u16()),
-        handshake: record,
+        handshake: record.as_deref().cloned(),
         timings,
         started_at,
         detail: if denied {

@@ -186,7 +186,16 @@ async fn attempts_go_on_with_a_fallback_that_is_not_revoked() {
     bench.install(rotating);
     for outcome in both.into_iter().chain([bench.deliver("x").await]) {
         assert_eq!(outcome.class, Class::Delivered, "{outcome:?}");
-        assert_eq!(outcome.handshake.unwrap().presented.unwrap().version, 7);
+        assert_eq!(
+            outcome
+                .handshake
+                .unwrap()
+                .presented
+                .as_ref()
+                .unwrap()
+                .version,
+            7
+        );
         let refused = outcome.refused.unwrap();
         let class = Class::ClientCertificateRevoked;
         assert_eq!((refused.version, refused.class), (8, class));

@@ -12,8 +12,8 @@ use countersign_shared::{
     tasks::{OnFailure, Tasks},
     time::Timestamp,
     wire::{
-        WireError, duration_to_wire, lease_from_wire, outcome_from_wire, probe_report_from_wire,
-        timestamp_from_wire, timestamp_to_wire,
+        Records, WireError, duration_to_wire, lease_from_wire, outcome_with,
+        probe_report_from_wire, timestamp_from_wire, timestamp_to_wire,
     },
 };
 use tokio::{
@@ -53,6 +53,8 @@ pub struct AgentSessionApi {
     pub attach: Attach,
     /// Takes outcomes.
     pub settle: Settle,
+    /// The handshakes that outcomes tell of.
+    pub handshakes: Arc<Records>,
     /// Takes what probes found.
     pub probes: Arc<Probes>,
     /// Tells agents what they have to stop using.
@@ -246,7 +248,10 @@ impl AgentSessionApi {
                 Report::Stopped(stopped.destination.parse()?, stopped.serial_numbers)
             }
             Message::OutcomeReport(report) => {
-                let outcomes = report.outcomes.into_iter().map(outcome_from_wire);
+                let outcomes = report
+                    .outcomes
+                    .into_iter()
+                    .map(|outcome| outcome_with(outcome, |encoded| self.handshakes.read(encoded)));
                 Report::Outcomes(outcomes.collect::<Result<_, _>>()?)
             }
             Message::LeaseExtension(extension) => {

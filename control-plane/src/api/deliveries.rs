@@ -276,7 +276,7 @@ fn attempt_to_wire(delivery: &str, attempt: &Attempt) -> v1::Attempt {
         class: class_to_wire(outcome.class).into(),
         mtls_not_enforced: outcome.mtls_not_enforced,
         http_status: outcome.http_status.map_or(0, i32::from),
-        handshake: outcome.handshake.as_ref().map(handshake_to_wire),
+        handshake: outcome.handshake.as_deref().map(handshake_to_wire),
         timings: Some(timings_to_wire(&outcome.timings)),
         agent: attempt.agent.to_string(),
         start_time: Some(timestamp_to_wire(outcome.started_at)),

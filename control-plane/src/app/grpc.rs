@@ -274,6 +274,7 @@ impl Services {
                 tasks: tasks.clone(),
             },
             session: AgentSessionApi {
+                handshakes: Arc::default(),
                 attach,
                 settle,
                 probes,

@@ -228,12 +228,15 @@ mod tests {
             class,
             mtls_not_enforced: false,
             http_status: None,
-            handshake: Some(HandshakeRecord {
-                completed: true,
-                client_certificate_requested: true,
-                presented: Some(presented),
-                ..HandshakeRecord::default()
-            }),
+            handshake: Some(
+                HandshakeRecord {
+                    completed: true,
+                    client_certificate_requested: true,
+                    presented: Some(presented),
+                    ..HandshakeRecord::default()
+                }
+                .into(),
+            ),
             timings: AttemptTimings::default(),
             started_at: Timestamp::default(),
             retry_after: None,

@@ -5,6 +5,7 @@ mod bundle;
 mod job;
 mod outcome;
 mod probe;
+mod records;
 mod sealed_bundle;
 
 use std::time::Duration;
@@ -16,10 +17,11 @@ pub use self::{
     bundle::{bundle_from_wire, bundle_to_wire},
     job::{job_from_wire, job_to_disk, job_to_wire},
     outcome::{
-        handshake_from_wire, handshake_to_wire, outcome_from_wire, outcome_to_wire,
+        handshake_from_wire, handshake_to_wire, outcome_from_wire, outcome_to_wire, outcome_with,
         refusal_to_wire, timings_from_wire, timings_to_wire,
     },
     probe::{probe_from_wire, probe_report_from_wire, probe_report_to_wire, probe_to_wire},
+    records::Records,
     sealed_bundle::{open_bundle, seal_bundle},
 };
 use crate::{

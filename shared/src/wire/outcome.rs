@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use countersign_proto::v1;
+use prost::Message as _;
 
 use super::{
     WireError, class_from_wire, class_to_wire, delivery_id, duration_from_wire, duration_to_wire,
@@ -11,7 +13,7 @@ use super::{
 use crate::{
     outcome::{
         Alert, AttemptTimings, CertificateRefusal, HandshakeRecord, MAX_ACCEPTABLE_CA_NAMES,
-        Outcome, PresentedCertificate, ServerCertificate,
+        Outcome, PresentedCertificate, ServerCertificate, SharedRecord,
     },
     receipt::MAX_LENGTH,
 };
@@ -97,6 +99,21 @@ pub fn handshake_from_wire(record: v1::HandshakeRecord) -> Result<HandshakeRecor
     })
 }
 
+/// A record's encoded form; made once for all that share it.
+fn encoded(record: &SharedRecord) -> Bytes {
+    record.encoded_by(|record| handshake_to_wire(record).encode_to_vec().into())
+}
+
+/// From its encoded form.
+///
+/// # Errors
+/// [`WireError::Value`] for what is none, and numbers out of range.
+pub(super) fn handshake_from_encoded(encoded: &Bytes) -> Result<SharedRecord, WireError> {
+    let record = v1::HandshakeRecord::decode(encoded.clone());
+    let record = record.map_err(|_| WireError::Value("handshake"))?;
+    Ok(handshake_from_wire(record)?.into())
+}
+
 /// To the wire.
 pub fn timings_to_wire(timings: &AttemptTimings) -> v1::AttemptTimings {
     v1::AttemptTimings {
@@ -131,7 +148,7 @@ pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
         epoch: i64::try_from(outcome.epoch).unwrap_or(i64::MAX),
         class: class_to_wire(outcome.class).into(),
         http_status: outcome.http_status.map_or(0, i32::from),
-        handshake: outcome.handshake.as_ref().map(handshake_to_wire),
+        handshake: outcome.handshake.as_ref().map(encoded),
         timings: Some(timings_to_wire(&outcome.timings)),
         start_time: Some(timestamp_to_wire(outcome.started_at)),
         mtls_not_enforced: outcome.mtls_not_enforced,
@@ -187,13 +204,24 @@ pub(super) fn detail_from_wire(detail: &str) -> Cow<'static, str> {
 /// # Errors
 /// [`WireError`], naming the field.
 pub fn outcome_from_wire(outcome: v1::Outcome) -> Result<Outcome, WireError> {
+    outcome_with(outcome, handshake_from_encoded)
+}
+
+/// From the wire, with `handshake` for what reads a handshake's record from its encoded form.
+///
+/// # Errors
+/// [`WireError`], naming the field.
+pub fn outcome_with(
+    outcome: v1::Outcome,
+    handshake: impl FnOnce(&Bytes) -> Result<SharedRecord, WireError>,
+) -> Result<Outcome, WireError> {
     Ok(Outcome {
         delivery: delivery_id(&outcome.delivery_id)?,
         epoch: epoch(outcome.epoch)?,
         class: class_from_wire(outcome.class).ok_or(WireError::Value("class"))?,
         mtls_not_enforced: outcome.mtls_not_enforced,
         http_status: status_from_wire(outcome.http_status)?,
-        handshake: outcome.handshake.map(handshake_from_wire).transpose()?,
+        handshake: outcome.handshake.as_ref().map(handshake).transpose()?,
         timings: outcome.timings.map(timings_from_wire).unwrap_or_default(),
         started_at: outcome
             .start_time
@@ -225,25 +253,28 @@ mod tests {
             class: FailureClass::HttpRateLimited,
             mtls_not_enforced: true,
             http_status: Some(429),
-            handshake: Some(HandshakeRecord {
-                completed: true,
-                client_certificate_requested: true,
-                presented: Some(PresentedCertificate {
-                    version: 2,
-                    serial: "0a".into(),
-                }),
-                tls_version: Some("TLSv1.3".into()),
-                alert: Some(Alert {
-                    number: 0,
-                    name: "close_notify".into(),
-                }),
-                server: Some(ServerCertificate {
-                    subject: "CN=a".into(),
-                    issuer: "CN=b".into(),
-                    not_after: Timestamp::from_unix_seconds(9),
-                }),
-                ..HandshakeRecord::default()
-            }),
+            handshake: Some(
+                HandshakeRecord {
+                    completed: true,
+                    client_certificate_requested: true,
+                    presented: Some(PresentedCertificate {
+                        version: 2,
+                        serial: "0a".into(),
+                    }),
+                    tls_version: Some("TLSv1.3".into()),
+                    alert: Some(Alert {
+                        number: 0,
+                        name: "close_notify".into(),
+                    }),
+                    server: Some(ServerCertificate {
+                        subject: "CN=a".into(),
+                        issuer: "CN=b".into(),
+                        not_after: Timestamp::from_unix_seconds(9),
+                    }),
+                    ..HandshakeRecord::default()
+                }
+                .into(),
+            ),
             timings: AttemptTimings {
                 total: Some(Duration::from_micros(1234)),
                 ..AttemptTimings::default()

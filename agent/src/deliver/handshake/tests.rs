@@ -42,6 +42,23 @@ fn an_authority_is_ours_when_its_name_is_byte_for_byte_in_the_request() {
 }
 
 #[test]
+fn attempts_over_one_connection_share_a_record_until_an_alert_comes() {
+    let handshake = Handshake::default();
+    handshake.connected("a:1".to_owned(), Duration::ZERO, Duration::ZERO);
+    let first = handshake.record(true);
+    assert!(!first.connection_reused);
+    let (second, third) = (handshake.record(false), handshake.record(false));
+    assert!(second.connection_reused && second.peer_address == first.peer_address);
+    assert!(std::ptr::eq(&*second, &*third));
+    let alert = Alert {
+        number: 45,
+        name: "certificate_expired".to_owned(),
+    };
+    handshake.alerted(alert.clone());
+    assert_eq!(handshake.record(false).alert, Some(alert));
+}
+
+#[test]
 fn suites_have_their_iana_names() {
     assert_eq!(
         iana_suite("TLS13_AES_256_GCM_SHA384"),
