@@ -2,7 +2,10 @@
 //! whole is under a time limit, the end of the answer included, and ends at once when the client's
 //! certificate is revoked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use countersign_shared::{
@@ -70,6 +73,8 @@ pub(super) async fn send(
     let connection = capture_connection(&mut request);
     let mut connecting = connection.clone();
     let first = async { drop(connecting.wait_for_connection_metadata().await) };
+    let known = OnceLock::new();
+    let used = || used(&connection, &known);
     let begun = Instant::now();
     let exchange = async {
         match http.request(request).await {
@@ -82,7 +87,7 @@ pub(super) async fn send(
         }
     };
     let scoped = ATTEMPT.scope(Arc::clone(&progress), exchange);
-    let left_behind = left_behind(&progress, || used(&connection), first, GRACE);
+    let left_behind = left_behind(&progress, used, first, GRACE);
     let ended = timeout(limit, async {
         tokio::select! {
             biased;
@@ -92,7 +97,7 @@ pub(super) async fn send(
         }
     })
     .await;
-    let used = used(&connection);
+    let used = used();
     let mut ending = ended.unwrap_or_else(|_| timed_out(&progress, used.is_some()));
     // The connection may break a moment before the revocation is seen here.
     if standing.is_revoked() && matches!(ending, Ending::Lost | Ending::AnswerCut) {
@@ -110,14 +115,22 @@ pub(super) async fn send(
     }
 }
 
-/// The handshake of the connection that the request was given, if it was given one.
-fn used(connection: &CaptureConnection) -> Option<Arc<Handshake>> {
+/// The handshake of the connection that the request was given, if it was given one. As long as that is open, it has no
+/// other: it need not be asked for again, which costs a map and a copy of all that is in it.
+fn used(
+    connection: &CaptureConnection,
+    known: &OnceLock<Arc<Handshake>>,
+) -> Option<Arc<Handshake>> {
+    if let Some(known) = known.get().filter(|known| !known.is_closed()) {
+        return Some(Arc::clone(known));
+    }
     let connected = connection.connection_metadata();
     let mut extensions = http::Extensions::new();
     connected.as_ref()?.get_extras(&mut extensions);
-    extensions
-        .remove::<HandshakeOf>()
-        .map(|HandshakeOf(handshake)| handshake)
+    let HandshakeOf(handshake) = extensions.remove::<HandshakeOf>()?;
+    // The first is remembered; when it is closed, every look is a new one.
+    known.get_or_init(|| Arc::clone(&handshake));
+    Some(handshake)
 }
 
 /// What the HTTP client's error means.
