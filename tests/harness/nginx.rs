@@ -12,7 +12,7 @@ use crate::{
     ports::free_port,
     process::Process,
     tools,
-    wait::{PATIENCE, wait_until},
+    wait::{PATIENCE, wait_for, wait_until},
 };
 
 /// A running nginx.
@@ -64,6 +64,27 @@ impl Nginx {
     pub fn trust(&self, client_authorities: &str) {
         fs::write(self.folder.join("client-ca.pem"), client_authorities).expect("writing");
         self.process.reload();
+    }
+
+    /// As [`Nginx::trust`], and waits until no worker is left that trusts others: one that has not heard yet can still
+    /// take a connection.
+    ///
+    /// # Panics
+    /// As [`Nginx::trust`], or when a worker does not end.
+    pub fn trust_at_last(&self, client_authorities: &str) {
+        let before = self.workers();
+        self.trust(client_authorities);
+        wait_for("the workers of before to end", PATIENCE, || {
+            self.workers().iter().all(|worker| !before.contains(worker))
+        });
+    }
+
+    /// The process ids of its workers (`proc(5)`).
+    fn workers(&self) -> Vec<String> {
+        let id = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let children = children.unwrap_or_default();
+        children.split_whitespace().map(str::to_owned).collect()
     }
 
     /// Where it listens.

@@ -89,7 +89,8 @@ fn both_copies_are_suspended_when_the_second_renews() {
     assert_eq!(alerts[0]["severity"], "ALERT_SEVERITY_CRITICAL");
     let thief = renewed(&stolen, &agents_url).unwrap_err().to_string();
     assert!(thief.contains("PERMISSION_DENIED"), "{thief}");
-    let mut thief = Agent::start_alone(&setting.folder, &stolen, &[]);
+    // With a log of its own: the other one's says the same.
+    let mut thief = Agent::start_alone(&stolen, &stolen, &[]);
     wait_for("the thief to be turned away", PATIENCE, || {
         thief.output().contains("is suspended")
     });

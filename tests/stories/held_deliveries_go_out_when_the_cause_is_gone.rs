@@ -131,7 +131,8 @@ fn one_that_gets_through_lets_all_the_others_follow() {
     let held = stage.several_held();
     assert!(stage.application.requests().is_empty());
 
-    stage.nginx.trust(&stage.setting.trust_bundle(&stage.acme));
+    let bundle = stage.setting.trust_bundle(&stage.acme);
+    stage.nginx.trust_at_last(&bundle);
     // Nobody tells us. Some delivery or other is the first to find out.
     let mut later = Vec::new();
     let change = wait_until("a delivery to get through", PATIENCE, || {

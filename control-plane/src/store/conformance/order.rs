@@ -129,39 +129,39 @@ pub(super) async fn dead_letters(store: &impl Store) {
     assert!(matches!(kept, Err(StoreError::Precondition(_))));
 
     // Retried, it is first again; replayed too.
-    let retried = store.retry(&account(), first.id, at(1_001)).await.unwrap();
-    assert!(retried.revived && retried.delivery.due_at == Some(at(1_001)));
+    let retried = store.retry(&account(), first.id, at(1_000)).await.unwrap();
+    assert!(retried.revived && retried.delivery.due_at == Some(at(1_000)));
     assert!(store.with_blocked_keys().await.unwrap().is_empty());
-    let job = only(store, key, 1_001).await;
+    let job = only(store, key, 1_000).await;
     assert_eq!(job.lease.delivery, first.id);
     assert_eq!(give_up(store, &job).await, Followers::Blocked);
     let filter = ReplayFilter {
         destination: Some(name.clone()),
         ..ReplayFilter::default()
     };
-    let replayed = store.replay(&account(), &filter, false, 9, at(1_002)).await;
+    let replayed = store.replay(&account(), &filter, false, 9, at(1_000)).await;
     assert_eq!(replayed.unwrap().items.len(), 1);
-    let job = only(store, key, 1_002).await;
+    let job = only(store, key, 1_000).await;
     assert_eq!(job.lease.delivery, first.id);
     assert_eq!(give_up(store, &job).await, Followers::Blocked);
 
     // Skipped from now on, and what is held now goes too.
     set(store, &name, OrderingFailure::Skip).await;
     assert!(store.with_blocked_keys().await.unwrap().is_empty());
-    let job = only(store, key, 1_003).await;
+    let job = only(store, key, 1_000).await;
     assert_eq!(job.lease.delivery, second.id);
     let third = submit(store, &name, 3, "a").await;
     assert_eq!(give_up(store, &job).await, Followers::Due);
     // What was skipped goes behind what waits.
-    let retried = store.retry(&account(), first.id, at(1_004)).await.unwrap();
+    let retried = store.retry(&account(), first.id, at(1_000)).await.unwrap();
     assert!(retried.revived);
     let waits = retried.delivery;
     assert_eq!((waits.state, waits.due_at), (DeliveryState::Pending, None));
     assert_eq!(waits.waits_for, Some(third.id));
-    let job = only(store, key, 1_005).await;
+    let job = only(store, key, 1_000).await;
     assert_eq!(job.lease.delivery, third.id);
     deliver(store, &job).await;
-    assert_eq!(only(store, key, 1_006).await.lease.delivery, first.id);
+    assert_eq!(only(store, key, 1_000).await.lease.delivery, first.id);
 }
 
 pub(super) async fn by_hand(store: &impl Store) {
