@@ -188,11 +188,13 @@ CREATE INDEX dead_letters ON deliveries (account, id) WHERE state = 4;
 -- What can be released when a cause is gone.
 CREATE INDEX held_deliveries ON deliveries (destination, due_at) WHERE held_since IS NOT NULL;
 
--- Apart from `deliveries`, so that changing a delivery's state does not rewrite its payload.
+-- Apart from `deliveries`, so that changing a delivery's state does not rewrite its payload. Rows are large, so
+-- the table keeps them in the order in which they come, with the ids in a tree of their own: as the tree itself
+-- (WITHOUT ROWID) seven of them would fill a page, each of its branches' pages as well.
 CREATE TABLE payloads (
-    id     BLOB PRIMARY KEY,
+    id     BLOB NOT NULL PRIMARY KEY,
     sealed BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- Every delivery that waits, by when it can next be leased.
 CREATE TABLE due (
@@ -229,14 +231,14 @@ CREATE TABLE leases (
     until       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- `record` is the outcome in its wire form.
+-- `record` is the outcome in its wire form. In the order in which they come, as payloads are.
 CREATE TABLE attempts (
     delivery BLOB NOT NULL,
     number   INTEGER NOT NULL,
     agent    TEXT NOT NULL,
     record   BLOB NOT NULL,
     PRIMARY KEY (delivery, number)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE join_tokens (
     id                TEXT PRIMARY KEY,
