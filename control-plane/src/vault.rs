@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use countersign_shared::{
     name::{AccountName, AgentName, DeliveryId, DestinationName},
-    seal::{KEY_LENGTH, OVERHEAD, SealError, SealingKey},
+    seal::{KEY_LENGTH, OVERHEAD, RecordKeys, SealError, SealingKey},
     secret::SecretBytes,
     signature::ed25519::SigningKey,
     time::Timestamp,
@@ -182,6 +182,7 @@ impl Vault {
 
     fn ready(&self, key: SealingKey) -> Arc<ScopeKey> {
         Arc::new(ScopeKey {
+            payload_keys: RecordKeys::of(&key),
             key,
             alarm: self.alarm.clone(),
             authority_keys: self.authority_keys.clone(),
@@ -367,6 +368,8 @@ impl Vault {
 #[derive(Debug)]
 pub struct ScopeKey {
     key: SealingKey,
+    /// Of deliveries, which are many.
+    payload_keys: RecordKeys,
     alarm: Alarm,
     authority_keys: Option<Arc<TokenKeys>>,
 }
@@ -434,9 +437,8 @@ impl ScopeKey {
     /// # Errors
     /// [`VaultError::Seal`] when it is larger than AES-GCM takes.
     pub fn seal_payload(&self, id: DeliveryId, parts: &[&[u8]]) -> Result<Vec<u8>, VaultError> {
-        self.key
-            .derive(id.as_bytes())
-            .seal_parts(parts, id.as_bytes())
+        let key = self.payload_keys.key(id.as_bytes());
+        key.and_then(|key| key.seal(parts, id.as_bytes()))
             .map_err(|error| VaultError::Seal(format!("payload of {id}"), error))
     }
 
@@ -445,9 +447,8 @@ impl ScopeKey {
     /// # Errors
     /// [`VaultError::Seal`] when it is altered or another delivery's.
     pub fn open_payload(&self, id: DeliveryId, sealed: Vec<u8>) -> Result<Bytes, VaultError> {
-        self.key
-            .derive(id.as_bytes())
-            .open_in_place(sealed, id.as_bytes())
+        let key = self.payload_keys.key(id.as_bytes());
+        key.and_then(|key| key.open_in_place(sealed, id.as_bytes()))
             .map_err(|error| self.alarm.seal(format!("payload of {id}"), error))
     }
 }
@@ -459,8 +460,10 @@ mod tests {
     use super::*;
 
     fn key() -> ScopeKey {
+        let key = SealingKey::generate();
         ScopeKey {
-            key: SealingKey::generate(),
+            payload_keys: RecordKeys::of(&key),
+            key,
             alarm: Alarm::default(),
             authority_keys: None,
         }

@@ -2,17 +2,23 @@
 //! identity as associated data, so that one record's blob can't be passed off as another's.
 //!
 //! Layout of a sealed blob: 12 bytes nonce, then ciphertext, then 16 bytes tag.
+//!
+//! Secrets are sealed by RustCrypto's `aes-gcm`, which wipes what it made of a key; deliveries' content, of which there
+//! is far more and each has a key of its own, by AWS-LC (`records`). What one seals, the other opens.
+
+mod records;
 
 use aes_gcm::{
     Aes256Gcm, KeyInit as _,
     aead::{Aead as _, AeadInOut as _, Payload},
 };
-use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
 use crate::{random, secret::SecretBytes};
+
+pub use self::records::{RecordKey, RecordKeys};
 
 /// Length of a sealing key in bytes.
 pub const KEY_LENGTH: usize = 32;
@@ -72,9 +78,7 @@ impl SealingKey {
     /// A key for one purpose: HKDF-Expand (RFC 5869 section 2.3) of one block with `purpose` as info.
     #[must_use]
     pub fn derive(&self, purpose: &[u8]) -> Self {
-        #[allow(clippy::expect_used)] // HMAC takes keys of every length
-        let mut mac =
-            <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(self.raw.expose()).expect("any length");
+        let mut mac = self.expander();
         mac.update(purpose);
         mac.update(&[1]);
         let raw = SecretBytes::from(mac.finalize().into_bytes().to_vec());
@@ -82,27 +86,22 @@ impl SealingKey {
         Self { raw, cipher }
     }
 
+    /// What derives, before it has been told the purpose.
+    #[allow(clippy::expect_used)] // HMAC takes keys of every length
+    fn expander(&self) -> Hmac<Sha256> {
+        hmac::KeyInit::new_from_slice(self.raw.expose()).expect("any length")
+    }
+
     /// Encrypts `plaintext`, bound to `identity`.
     ///
     /// # Errors
     /// [`SealError::TooLarge`].
     pub fn seal(&self, plaintext: &[u8], identity: &[u8]) -> Result<Vec<u8>, SealError> {
-        self.seal_parts(&[plaintext], identity)
-    }
-
-    /// As [`SealingKey::seal`], for what lies in several pieces: as if they were one.
-    ///
-    /// # Errors
-    /// [`SealError::TooLarge`].
-    pub fn seal_parts(&self, parts: &[&[u8]], identity: &[u8]) -> Result<Vec<u8>, SealError> {
         let nonce = random::unique::<NONCE_LENGTH>();
-        // In one piece of memory: payloads are many, and can be large.
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut blob = Vec::with_capacity(length + OVERHEAD);
+        // In one piece of memory.
+        let mut blob = Vec::with_capacity(plaintext.len() + OVERHEAD);
         blob.extend_from_slice(&nonce);
-        for part in parts {
-            blob.extend_from_slice(part);
-        }
+        blob.extend_from_slice(plaintext);
         let (_, message) = blob.split_at_mut(NONCE_LENGTH);
         let tag = self
             .cipher
@@ -133,32 +132,6 @@ impl SealingKey {
     }
 }
 
-impl SealingKey {
-    /// As [`SealingKey::open`], in the blob's own memory, for what is no secret once it is open: nothing
-    /// overwrites it later.
-    ///
-    /// # Errors
-    /// [`SealError::DoesNotOpen`].
-    pub fn open_in_place(&self, mut blob: Vec<u8>, identity: &[u8]) -> Result<Bytes, SealError> {
-        let end = blob.len().checked_sub(TAG_LENGTH);
-        let end = end.filter(|end| *end >= NONCE_LENGTH);
-        let (sealed, tag) = blob.split_at_mut(end.ok_or(SealError::DoesNotOpen)?);
-        let (nonce, message) = sealed.split_at_mut(NONCE_LENGTH);
-        let fixed = |_| SealError::DoesNotOpen;
-        let nonce: [u8; NONCE_LENGTH] = (&*nonce).try_into().map_err(fixed)?;
-        let tag: [u8; TAG_LENGTH] = (&*tag).try_into().map_err(fixed)?;
-        let opened = self.cipher.decrypt_inout_detached(
-            &nonce.into(),
-            identity,
-            message.into(),
-            &tag.into(),
-        );
-        opened.map_err(|_| SealError::DoesNotOpen)?;
-        let end = blob.len() - TAG_LENGTH;
-        Ok(Bytes::from(blob).slice(NONCE_LENGTH..end))
-    }
-}
-
 #[allow(clippy::expect_used)] // every caller has checked or made the length
 fn cipher(raw: &SecretBytes) -> Aes256Gcm {
     Aes256Gcm::new_from_slice(raw.expose()).expect("32 bytes")
@@ -183,14 +156,10 @@ mod tests {
             key.open(&blob, b"accounts/a/key").unwrap().expose(),
             b"private"
         );
-        let opened = key.open_in_place(blob.clone(), b"accounts/a/key");
-        assert_eq!(opened.unwrap(), "private");
         assert_eq!(
             key.open(&blob, b"accounts/b/key"),
             Err(SealError::DoesNotOpen)
         );
-        let other = key.open_in_place(blob.clone(), b"accounts/b/key");
-        assert_eq!(other, Err(SealError::DoesNotOpen));
         assert_eq!(
             SealingKey::generate().open(&blob, b"accounts/a/key"),
             Err(SealError::DoesNotOpen)
@@ -205,12 +174,9 @@ mod tests {
             let mut altered = blob.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
             assert!(key.open(&altered, b"id").is_err(), "bit {bit}");
-            assert!(key.open_in_place(altered, b"id").is_err(), "bit {bit}");
         }
         for length in 0..blob.len() {
             assert!(key.open(&blob[..length], b"id").is_err(), "length {length}");
-            let cut = blob[..length].to_vec();
-            assert!(key.open_in_place(cut, b"id").is_err(), "length {length}");
         }
     }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use countersign_shared::{
-    seal::{KEY_LENGTH, SealError, SealingKey},
+    seal::{KEY_LENGTH, RecordKey, SealError, SealingKey},
     secret::SecretBytes,
     tls,
 };
@@ -30,6 +30,7 @@ fn what_is_sealed_opens_as_aes_256_gcm_says() {
         let opened = key.open(&blob, &test.aad);
         let opened = opened.map(|plain| plain.expose().to_vec());
         assert_eq!(opened, expected, "test {}", test.tc_id);
+        let key = RecordKey::from_bytes(test.key.as_ref().try_into().unwrap()).unwrap();
         let in_place = key.open_in_place(blob, &test.aad);
         let in_place = in_place.map(|plain| plain.to_vec());
         assert_eq!(in_place, expected, "test {}", test.tc_id);

@@ -19,7 +19,7 @@ use countersign_shared::{
     join_token::JoinToken,
     name::{AccountName, AgentName, AlertName, ApiKeyName, DestinationName, JoinTokenName},
     receipt,
-    seal::SealingKey,
+    seal::{RecordKeys, SealingKey},
     secret::SecretBytes,
     time::Timestamp,
     tls, wire,
@@ -186,7 +186,8 @@ fn retry_after(input: &[u8]) {
 fn sealed(input: &[u8]) {
     let key = SealingKey::from_bytes(SecretBytes::from(vec![7; 32])).expect("32 bytes");
     assert!(key.open(input, b"identity").is_err());
-    assert!(key.open_in_place(input.to_vec(), b"identity").is_err());
+    let record = RecordKeys::of(&key).key(b"identity").expect("a key");
+    assert!(record.open_in_place(input.to_vec(), b"identity").is_err());
     let (encapsulated_key, ciphertext) = input.split_at(input.len().min(32));
     let sealed = hpke::Sealed {
         encapsulated_key: encapsulated_key.to_vec(),
