@@ -91,12 +91,25 @@ fn copy_all(
             rows,
         });
     }
+    put_in_due(session)?;
     Ok(copied)
+}
+
+/// What the embedded store lists in `arrivals` is due, and neither in `due` nor leased.
+fn put_in_due(session: &Session) -> Result<()> {
+    let insert = "INSERT INTO due (destination, due_at, id)
+                  SELECT v.destination, v.due_at, v.id FROM deliveries v
+                  WHERE v.state = 1 AND v.due_at IS NOT NULL
+                  AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.id = v.id)
+                  AND NOT EXISTS (SELECT 1 FROM due d WHERE d.destination = v.destination
+                                  AND d.due_at = v.due_at AND d.id = v.id)";
+    session.batch(insert)
 }
 
 /// In the order in which the schema makes them: none refers to a later one.
 fn tables(source: &rusqlite::Connection) -> Result<Vec<Table>> {
     let query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
+                 AND name <> 'arrivals'
                  ORDER BY rowid";
     let mut statement = source.prepare(query)?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;

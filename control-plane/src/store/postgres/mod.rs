@@ -197,6 +197,7 @@ async fn blocking<T: Send + 'static>(
 
 impl Database for PostgresStore {
     const HAS_PIECES: bool = true;
+    const HAS_ARRIVALS: bool = false;
 
     async fn run<T: Send + 'static>(
         &self,

@@ -1,9 +1,10 @@
-//! Counting what is accepted and not settled: each has a row in `due`, in `leases`, or behind another
+//! Counting what is accepted and not settled: each has arrived, or has a row in `due`, in `leases`, or behind another
 //! in `ordered`.
 
 use countersign_shared::name::{DestinationName, Id};
 
 use super::{
+    arrivals,
     connection::Connection,
     rows::{all, get, one},
 };
@@ -15,18 +16,27 @@ use crate::{
 pub(super) fn backlogged(
     connection: &Connection,
 ) -> Result<Vec<(DestinationKey, DestinationName)>> {
-    let query = "SELECT d.key, d.id, a.id AS account_id
-                 FROM destinations d JOIN accounts a ON a.key = d.account
-                 WHERE EXISTS (SELECT 1 FROM due WHERE destination = d.key)
+    let query = "SELECT d.key, d.id, a.id AS account_id,
+                 EXISTS (SELECT 1 FROM due WHERE destination = d.key)
                  OR d.key IN (SELECT destination FROM leases)
-                 OR EXISTS (SELECT 1 FROM ordered WHERE destination = d.key)";
-    all(connection, query, [], |row| {
+                 OR EXISTS (SELECT 1 FROM ordered WHERE destination = d.key) AS has_rows
+                 FROM destinations d JOIN accounts a ON a.key = d.account";
+    let every = all(connection, query, [], |row| {
         let account: Id = get(row, "account_id")?;
         let name = DestinationName::new(&account, &get(row, "id")?);
-        Ok((DestinationKey(row.get("key")?), name))
-    })
+        let has_rows: bool = row.get("has_rows")?;
+        Ok((has_rows, (DestinationKey(row.get("key")?), name)))
+    })?;
+    let mut found = Vec::new();
+    for (has_rows, it) in every {
+        if has_rows || arrivals::any(connection, it.0)? {
+            found.push(it);
+        }
+    }
+    Ok(found)
 }
 
+/// But for what has arrived.
 pub(super) fn of(connection: &Connection, destination: DestinationKey) -> Result<Load> {
     let query = "SELECT count(*), CAST(coalesce(sum(v.payload_size), 0) AS BIGINT)
                  FROM (SELECT id FROM due WHERE destination = ?1

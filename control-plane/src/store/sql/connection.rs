@@ -6,6 +6,7 @@
 
 use rusqlite::{CachedStatement, OptionalExtension as _, ToSql, types::FromSql};
 
+use super::arrivals::Arrivals;
 use crate::store::{
     Result,
     postgres::session::{self, Session},
@@ -20,8 +21,8 @@ pub(in crate::store) enum Dialect {
 
 /// A connection, which belongs to one thread.
 pub(in crate::store) enum Connection {
-    /// To the embedded database.
-    Sqlite(rusqlite::Connection),
+    /// To the embedded database; with what has arrived, if it is the one that writes.
+    Sqlite(rusqlite::Connection, Option<Box<Arrivals>>),
     /// To a server.
     Postgres(Box<Session>),
 }
@@ -30,7 +31,7 @@ impl Connection {
     /// How it says what the other says differently.
     pub(in crate::store) fn dialect(&self) -> Dialect {
         match self {
-            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Sqlite(..) => Dialect::Sqlite,
             Self::Postgres(_) => Dialect::Postgres,
         }
     }
@@ -38,7 +39,7 @@ impl Connection {
     /// How many rows were changed over it since it was opened.
     pub(in crate::store) fn total_changes(&self) -> u64 {
         match self {
-            Self::Sqlite(connection) => connection.total_changes(),
+            Self::Sqlite(connection, _) => connection.total_changes(),
             Self::Postgres(session) => session.total_changes(),
         }
     }
@@ -46,7 +47,7 @@ impl Connection {
     /// Runs reads that must all see the same state.
     pub(in crate::store) fn snapshot<T>(&self, read: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         match self {
-            Self::Sqlite(connection) => {
+            Self::Sqlite(connection, _) => {
                 // Taken back when it is dropped: nothing was written.
                 let _snapshot = connection.unchecked_transaction()?;
                 read(self)
@@ -58,7 +59,7 @@ impl Connection {
     /// Makes it usable for reads if it is not.
     pub(in crate::store) fn ready(&self) -> Result<()> {
         match self {
-            Self::Sqlite(_) => Ok(()),
+            Self::Sqlite(..) => Ok(()),
             Self::Postgres(session) => session.ready(),
         }
     }
@@ -66,7 +67,7 @@ impl Connection {
     /// Begins a transaction that writes, beside no other.
     pub(in crate::store) fn begin(&self) -> Result<()> {
         match self {
-            Self::Sqlite(connection) => Ok(connection.execute_batch("BEGIN IMMEDIATE")?),
+            Self::Sqlite(connection, _) => Ok(connection.execute_batch("BEGIN IMMEDIATE")?),
             Self::Postgres(session) => session.begin(),
         }
     }
@@ -75,7 +76,13 @@ impl Connection {
     /// says.
     pub(in crate::store) fn commit(&self) -> Result<()> {
         match self {
-            Self::Sqlite(connection) => Ok(connection.execute_batch("COMMIT")?),
+            Self::Sqlite(connection, arrivals) => {
+                connection.execute_batch("COMMIT")?;
+                if let Some(arrivals) = arrivals {
+                    arrivals.committed();
+                }
+                Ok(())
+            }
             Self::Postgres(session) => session.commit(),
         }
     }
@@ -83,25 +90,39 @@ impl Connection {
     /// Takes back what is not committed, if a transaction is open.
     pub(in crate::store) fn roll_back(&self) {
         match self {
-            Self::Sqlite(connection) if connection.is_autocommit() => {}
-            Self::Sqlite(connection) => {
-                let _ = connection.execute_batch("ROLLBACK");
+            Self::Sqlite(connection, arrivals) => {
+                if let Some(arrivals) = arrivals {
+                    arrivals.taken_back(0);
+                }
+                if !connection.is_autocommit() {
+                    let _ = connection.execute_batch("ROLLBACK");
+                }
             }
             Self::Postgres(session) => session.roll_back(),
         }
     }
 
-    /// A statement that failed was taken back to a savepoint: the transaction is as good as before.
-    pub(in crate::store) fn mended(&self) {
-        if let Self::Postgres(session) = self {
-            session.mended();
+    /// What was done up to now, beside what the database knows.
+    pub(in crate::store) fn mark(&self) -> usize {
+        match self {
+            Self::Sqlite(_, Some(arrivals)) => arrivals.mark(),
+            Self::Sqlite(_, None) | Self::Postgres(_) => 0,
+        }
+    }
+
+    /// What was done since `mark` was taken back to a savepoint: the transaction is as good as before.
+    pub(in crate::store) fn mended(&self, mark: usize) {
+        match self {
+            Self::Sqlite(_, Some(arrivals)) => arrivals.taken_back(mark),
+            Self::Sqlite(_, None) => {}
+            Self::Postgres(session) => session.mended(),
         }
     }
 
     /// Runs statements without values.
     pub(in crate::store) fn batch(&self, statements: &str) -> Result<()> {
         match self {
-            Self::Sqlite(connection) => Ok(connection.execute_batch(statements)?),
+            Self::Sqlite(connection, _) => Ok(connection.execute_batch(statements)?),
             Self::Postgres(session) => session.batch(statements),
         }
     }
@@ -179,7 +200,9 @@ pub(in crate::store) enum Statement<'a> {
 impl<'a> Statement<'a> {
     pub(in crate::store) fn new(connection: &'a Connection, statement: &str) -> Result<Self> {
         Ok(match connection {
-            Connection::Sqlite(connection) => Self::Sqlite(connection.prepare_cached(statement)?),
+            Connection::Sqlite(connection, _) => {
+                Self::Sqlite(connection.prepare_cached(statement)?)
+            }
             Connection::Postgres(session) => Self::Postgres(session, session.prepare(statement)?),
         })
     }

@@ -14,7 +14,7 @@ use prost::Message as _;
 use rusqlite::params;
 
 use super::{
-    Database, backlog,
+    Database, arrivals, backlog,
     connection::{Connection, Row},
     leases, ordered, retention, revive,
     rows::{Column, account_key, destination_keys, get, get_optional, limit, one, page},
@@ -44,20 +44,26 @@ impl<D: Database> DeliveryStore for D {
     }
 
     async fn due(&self) -> Result<Vec<Due>> {
-        self.read(leases::due).await
+        self.read_waiting(leases::due).await
     }
 
     async fn backlogged(&self) -> Result<Vec<(DestinationKey, DestinationName)>> {
-        self.read(backlog::backlogged).await
+        self.read_waiting(backlog::backlogged).await
     }
 
     async fn backlog(&self, destination: DestinationKey) -> Result<Load> {
-        self.read(move |connection| backlog::of(connection, destination))
-            .await
+        // Counting rows can take long and is no work for a writer. What is leased between the two looks counts twice,
+        // until the next count.
+        let arrived =
+            self.read_waiting(move |connection| arrivals::backlog(connection, destination));
+        let mut load = arrived.await?;
+        let rows = self.read(move |connection| backlog::of(connection, destination));
+        load += rows.await?;
+        Ok(load)
     }
 
     async fn due_of(&self, destination: DestinationKey) -> Result<Option<Timestamp>> {
-        self.read(move |connection| leases::due_of(connection, destination))
+        self.read_waiting(move |connection| leases::due_of(connection, destination))
             .await
     }
 

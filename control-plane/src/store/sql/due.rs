@@ -1,13 +1,15 @@
-//! Rows in `due`: every delivery that waits for a time, by when it can next be leased.
+//! Rows in `due`: every delivery that waits for a time, by when it can next be leased; but for those that arrived and
+//! have their place in memory.
 
 use countersign_shared::{name::DeliveryId, time::Timestamp};
 use rusqlite::params;
 
 use super::{
+    arrivals,
     connection::Connection,
     rows::{Column, execute},
 };
-use crate::store::Result;
+use crate::{model::DestinationKey, store::Result};
 
 pub(super) fn insert_due(
     connection: &Connection,
@@ -24,12 +26,16 @@ pub(super) fn insert_due(
     Ok(())
 }
 
+/// Wherever it waits.
 pub(super) fn delete_due(
     connection: &Connection,
     destination: i64,
     at: Timestamp,
     id: DeliveryId,
 ) -> Result<()> {
+    if arrivals::remove(connection, DestinationKey(destination), (at, id))? {
+        return Ok(());
+    }
     let delete = "DELETE FROM due WHERE destination = ? AND due_at = ? AND id = ?";
     execute(
         connection,

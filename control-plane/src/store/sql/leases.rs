@@ -1,5 +1,6 @@
-//! Leases: who may attempt what, until when. A delivery that is not settled has a row in `due`, by when
-//! it can next be leased, or one in `leases`, or waits behind another of its ordering key (`ordered`).
+//! Leases: who may attempt what, until when. A delivery that is not settled has arrived ([`arrivals`]), or has a row
+//! in `due`, by when it can next be leased, or one in `leases`, or waits behind another of its ordering key
+//! (`ordered`).
 //!
 //! A lease that nobody ends is found by looking through `leases`, which is small, and seldom: the store
 //! remembers a time before which none can end.
@@ -18,10 +19,12 @@ use countersign_shared::{
 use rusqlite::{ToSql, params};
 
 use super::{
+    arrivals::{self, Place},
     connection::{Connection, Dialect, Row},
     due::{delete_due, insert_due},
-    many, ordered,
-    rows::{Column, agent_key, all, execute, get, get_optional, limit, one, signed},
+    many::{self, groups, placeholders},
+    ordered,
+    rows::{Column, Statement, agent_key, all, execute, get, get_optional, limit, one, signed},
 };
 use crate::{
     model::{
@@ -92,10 +95,15 @@ pub(super) fn due(connection: &Connection) -> Result<Vec<Due>> {
                  WHERE state = ? AND active_certificate > 0";
     let enabled = [Column(DestinationState::Enabled)];
     let found = all(connection, query, enabled, |row| {
-        let destination = DestinationKey(row.get("key")?);
-        Ok(first(row)?.map(|at| Due { destination, at }))
+        Ok((DestinationKey(row.get("key")?), first(row)?))
     })?;
-    Ok(found.into_iter().flatten().collect())
+    let mut all = Vec::with_capacity(found.len());
+    for (destination, at) in found {
+        let arrived = arrivals::first_at(connection, destination)?;
+        let at = [at, arrived].into_iter().flatten().min();
+        all.extend(at.map(|at| Due { destination, at }));
+    }
+    Ok(all)
 }
 
 /// When the first delivery of a destination is due that is enabled and has a client certificate.
@@ -108,7 +116,9 @@ pub(super) fn due_of(
     }
     let query = "SELECT (SELECT min(due_at) FROM due WHERE destination = ?1) AS at,
                  (SELECT min(until) FROM leases WHERE destination = ?1) AS until";
-    Ok(one(connection, query, [destination.0], first)?.flatten())
+    let at = one(connection, query, [destination.0], first)?.flatten();
+    let arrived = arrivals::first_at(connection, destination)?;
+    Ok([at, arrived].into_iter().flatten().min())
 }
 
 /// The earlier of the columns `at` and `until`.
@@ -156,7 +166,8 @@ pub(super) fn lease(
         }
         let (mut last, mut count) = (None, 0);
         let (mut at, mut again) = (None, false);
-        for (due_at, id) in waiting(connection, grant)? {
+        let waiting = waiting(connection, grant)?;
+        for (due_at, id) in waiting.first {
             if due_at > now || count == limit {
                 at = Some(due_at);
                 break;
@@ -176,7 +187,7 @@ pub(super) fn lease(
         }
         let before = jobs.len();
         if let Some(last) = last {
-            jobs.extend(take(connection, grant, last)?);
+            jobs.extend(take(connection, grant, last, waiting.has_rows)?);
         }
         let given = jobs.get(before..).unwrap_or_default();
         leases.extend(given.iter().map(|job| NewLease::new(job, agent, grant)));
@@ -374,33 +385,87 @@ fn expire(
     Ok(bytes)
 }
 
-/// What waits at a destination, soonest first: as much as is granted, and one more.
-fn waiting(connection: &Connection, grant: &Grant) -> Result<Vec<(Timestamp, DeliveryId)>> {
-    let query = "SELECT due_at, id FROM due WHERE destination = ? ORDER BY due_at, id LIMIT ?";
-    let wanted = params![grant.destination.0, limit(grant.limit)];
-    all(connection, query, wanted, |row| {
-        Ok((get(row, "due_at")?, get(row, "id")?))
-    })
+/// What waits at a destination.
+struct Waiting {
+    first: Vec<Place>,
+    /// Whether any of it has a row in `due`.
+    has_rows: bool,
 }
 
-/// Takes what waits at a destination, up to the `last` that is granted, out of `due`.
+/// What waits at a destination, soonest first: as much as is granted, and one more.
+fn waiting(connection: &Connection, grant: &Grant) -> Result<Waiting> {
+    let query = "SELECT due_at, id FROM due WHERE destination = ? ORDER BY due_at, id LIMIT ?";
+    let wanted = params![grant.destination.0, limit(grant.limit)];
+    let mut first = all(connection, query, wanted, |row| {
+        Ok((get(row, "due_at")?, get(row, "id")?))
+    })?;
+    let count = grant.limit.saturating_add(1);
+    let arrived = arrivals::first(connection, grant.destination, count)?;
+    let has_rows = !first.is_empty();
+    first.extend(arrived);
+    if has_rows {
+        first.sort_unstable();
+        first.truncate(count);
+    }
+    Ok(Waiting { first, has_rows })
+}
+
+/// Takes what waits at a destination, up to the `last` that is granted, out of where it waits.
 fn take(
     connection: &Connection,
     grant: &Grant,
-    (last_at, last): (Timestamp, DeliveryId),
+    last: Place,
+    has_rows: bool,
 ) -> Result<Vec<SealedJob>> {
-    let find = "SELECT d.id, p.sealed, v.content_type, v.attempt_count + 1, v.epoch + 1
+    let mut jobs = match has_rows {
+        true => take_due(connection, grant, last)?,
+        false => Vec::new(),
+    };
+    let arrived = arrivals::take(connection, grant.destination, last)?;
+    for group in groups(&arrived) {
+        let find = format!(
+            "SELECT v.id, p.sealed, v.content_type, v.attempt_count + 1, v.epoch + 1, v.due_at
+             FROM deliveries v LEFT JOIN payloads p ON p.id = v.id WHERE v.id IN {}",
+            placeholders(group.len())
+        );
+        let ids: Vec<_> = group.iter().copied().map(Column).collect();
+        let ids: Vec<_> = ids.iter().map(|id| id as &dyn ToSql).collect();
+        let found = Statement::new(connection, &find)?;
+        jobs.extend(found_by(found, ids.as_slice(), grant)?);
+    }
+    jobs.sort_by_key(|(place, _)| *place);
+    Ok(jobs.into_iter().map(|(_, job)| job).collect())
+}
+
+/// As [`take`], of what has rows.
+fn take_due(
+    connection: &Connection,
+    grant: &Grant,
+    (last_at, last): Place,
+) -> Result<Vec<(Place, SealedJob)>> {
+    let find = "SELECT d.id, p.sealed, v.content_type, v.attempt_count + 1, v.epoch + 1, d.due_at
                 FROM due d LEFT JOIN deliveries v ON v.id = d.id LEFT JOIN payloads p ON p.id = d.id
                 WHERE d.destination = ? AND (d.due_at, d.id) <= (?, ?) ORDER BY d.due_at, d.id";
     let these = params![grant.destination.0, Column(last_at), Column(last)];
-    let found = all(connection, find, these, |row| {
+    let found = found_by(Statement::new(connection, find)?, these, grant)?;
+    let delete = "DELETE FROM due WHERE destination = ? AND (due_at, id) <= (?, ?)";
+    execute(connection, delete, these)?;
+    Ok(found)
+}
+
+fn found_by(
+    mut find: Statement<'_>,
+    these: &[&dyn ToSql],
+    grant: &Grant,
+) -> Result<Vec<(Place, SealedJob)>> {
+    let found = find.all(these, |row| {
         let delivery = row.get::<_, Column<DeliveryId>>(0)?.0;
         let (Some(sealed_payload), Some(content_type)) = (row.get(1)?, row.get(2)?) else {
             // A row that should not be there must not hold up the others for ever.
             tracing::error!(%delivery, "due without a payload; it is left out");
             return Ok(None);
         };
-        Ok(Some(SealedJob {
+        let job = SealedJob {
             lease: LeaseId {
                 delivery,
                 epoch: row.get::<_, i64>(4)?.unsigned_abs(),
@@ -410,10 +475,9 @@ fn take(
             sealed_payload,
             content_type,
             attempt_number: row.get(3)?,
-        }))
+        };
+        Ok(Some(((get(row, "due_at")?, delivery), job)))
     })?;
-    let delete = "DELETE FROM due WHERE destination = ? AND (due_at, id) <= (?, ?)";
-    execute(connection, delete, these)?;
     Ok(found.into_iter().flatten().collect())
 }
 

@@ -64,7 +64,7 @@ mod tests {
         connection
             .execute_batch("CREATE TABLE t (x INTEGER, y TEXT)")
             .unwrap();
-        let connection = Connection::Sqlite(connection);
+        let connection = Connection::Sqlite(connection, None);
         for count in [0, 1, 3, 4, 15, 16, 39] {
             connection.batch("DELETE FROM t").unwrap();
             let rows: Vec<(i64, String)> = (0..count).map(|x| (x, format!("row {x}"))).collect();

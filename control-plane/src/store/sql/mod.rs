@@ -5,6 +5,7 @@
 mod access;
 mod agents;
 mod alerts;
+pub(super) mod arrivals;
 mod audit;
 mod authorities;
 mod backlog;
@@ -44,6 +45,8 @@ use super::Result;
 pub(super) trait Database: Send + Sync {
     /// Whether deliveries are kept in pieces by their age.
     const HAS_PIECES: bool;
+    /// Whether the writer alone knows what waits for its first lease; see [`arrivals`].
+    const HAS_ARRIVALS: bool;
 
     /// Runs `work` in a transaction and answers when that is on disk.
     fn run<T: Send + 'static>(
@@ -57,6 +60,19 @@ pub(super) trait Database: Send + Sync {
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> impl Future<Output = Result<T>> + Send;
+
+    /// As [`Database::read`], for what looks at what waits.
+    fn read_waiting<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send {
+        async move {
+            match Self::HAS_ARRIVALS {
+                true => self.write_urgent(1, work).await,
+                false => self.read(work).await,
+            }
+        }
+    }
 
     /// A time before which no lease ends.
     fn first_end(&self) -> &Arc<FirstEnd>;

@@ -35,7 +35,7 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
     // The second of two words on one lease comes too late.
     let outcomes = outcomes.filter(|(_, outcome)| seen.insert(lease(outcome)));
     let others: Vec<Placed<'_>> = match connection {
-        Connection::Sqlite(_) => outcomes.collect(),
+        Connection::Sqlite(..) => outcomes.collect(),
         Connection::Postgres(session) => {
             let (delivered, others): (Vec<_>, _) = outcomes.partition(|(_, it)| is_delivered(it));
             settling.deliver(session, &delivered)?;
@@ -92,7 +92,7 @@ impl Settling<'_> {
         let Settlement { now, decide, .. } = self.settlement;
         let outcomes: Vec<_> = placed.iter().map(|(_, outcome)| *outcome).collect();
         let found = match self.connection {
-            Connection::Sqlite(_) => settle_rows::find(self.connection, self.agent, &outcomes)?,
+            Connection::Sqlite(..) => settle_rows::find(self.connection, self.agent, &outcomes)?,
             Connection::Postgres(session) => {
                 let leases: Vec<LeaseId> = outcomes.iter().map(|it| lease(it)).collect();
                 bulk::find(session, self.agent, &leases)?
@@ -118,7 +118,7 @@ impl Settling<'_> {
         }
         let agent = self.settlement.agent.id().as_str();
         match self.connection {
-            Connection::Sqlite(_) => settle_rows::write(self.connection, agent, &together, *now)?,
+            Connection::Sqlite(..) => settle_rows::write(self.connection, agent, &together, *now)?,
             Connection::Postgres(session) => bulk::settle(session, agent, &together, *now)?,
         }
         for ((place, outcome), found, next) in decided {

@@ -4,6 +4,7 @@ use countersign_shared::{name::DeliveryId, time::Timestamp};
 use rusqlite::ToSql;
 
 use super::{
+    arrivals::{self, Arrived},
     connection::Connection,
     deliveries::by_id_text,
     installation, many, ordered,
@@ -131,13 +132,13 @@ impl<'a> Submitting<'a> {
         let rows: Vec<Row<'_>> = rows.collect();
         let deliveries: Vec<_> = rows.iter().map(Row::delivery).collect();
         let payloads: Vec<_> = rows.iter().map(Row::payload).collect();
-        let due: Vec<_> = rows.iter().filter_map(Row::due).collect();
+        let arrived: Vec<_> = rows.iter().filter_map(Row::arrived).collect();
         let into =
             "deliveries (id, account, destination, state, payload_size, content_type, event_type,
                     accepted_at, due_at, ordering_key)";
         many::insert(self.connection, into, &deliveries)?;
         many::insert(self.connection, "payloads (id, sealed)", &payloads)?;
-        many::insert(self.connection, "due (destination, due_at, id)", &due)
+        arrivals::accept(self.connection, &arrived)
     }
 }
 
@@ -187,8 +188,12 @@ impl<'a> Row<'a> {
     }
 
     /// Behind another of its ordering key it is not due.
-    fn due(&self) -> Option<[&dyn ToSql; 3]> {
-        let at = self.due_at.as_ref()?;
-        Some([&self.destination, at, &self.id])
+    fn arrived(&self) -> Option<Arrived> {
+        Some(Arrived {
+            destination: self.delivery.destination_key,
+            due_at: self.delivery.due_at?,
+            id: self.delivery.id,
+            payload_size: self.delivery.payload_size,
+        })
     }
 }

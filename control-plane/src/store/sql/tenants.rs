@@ -10,7 +10,7 @@ use countersign_shared::{
 use rusqlite::params;
 
 use super::{
-    Database, certificates,
+    Database, arrivals, certificates,
     connection::{Connection, Row},
     installation, ordered, rotations,
     rows::{
@@ -220,7 +220,8 @@ impl<D: Database> TenantStore for D {
                          OR EXISTS (SELECT 1 FROM leases WHERE destination = ?1)
                          OR EXISTS (SELECT 1 FROM ordered WHERE destination = ?1)";
             let unsettled: Option<bool> = one(connection, query, [old.key.0], |row| row.get(0))?;
-            if unsettled != Some(false) && !force {
+            let waits = unsettled != Some(false) || arrivals::any(connection, old.key)?;
+            if waits && !force {
                 return Err(StoreError::Precondition(format!(
                     "{name} has deliveries that are not settled: wait for them, or set force to \
                      drop them"
@@ -504,6 +505,7 @@ fn update_config(
 
 fn delete_destination(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
     rotations::end(connection, key, now)?;
+    arrivals::clear(connection, DestinationKey(key))?;
     for statement in [
         "DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE destination = ?)",
         "DELETE FROM payloads WHERE id IN (SELECT id FROM deliveries WHERE destination = ?)",

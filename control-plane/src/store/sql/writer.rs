@@ -269,11 +269,12 @@ fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
+    let mark = connection.mark();
     execute(connection, "SAVEPOINT work", [])?;
     let result = work(connection);
     if result.is_err() {
         execute(connection, "ROLLBACK TO work", [])?;
-        connection.mended();
+        connection.mended(mark);
     }
     execute(connection, "RELEASE work", [])?;
     result
@@ -288,7 +289,7 @@ mod tests {
         connection
             .execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY)")
             .unwrap();
-        Connection::Sqlite(connection)
+        Connection::Sqlite(connection, None)
     }
 
     fn start(connection: Connection) -> (Writer, Tasks) {
@@ -390,7 +391,7 @@ mod tests {
             .unwrap();
         let connection = rusqlite::Connection::open(&path).unwrap();
         connection.busy_timeout(std::time::Duration::ZERO).unwrap();
-        let (writer, _tasks) = start(Connection::Sqlite(connection));
+        let (writer, _tasks) = start(Connection::Sqlite(connection, None));
         for lane in [Lane::Savepoint, Lane::Checked(1), Lane::Urgent(1)] {
             let error = writer.run(lane, insert(1)).await.unwrap_err();
             assert!(error.to_string().contains("locked"), "{error}");

@@ -10,7 +10,7 @@ use crate::store::{Result, StoreError};
 /// "Csgn": marks the file as ours (SQLite's `application_id`).
 const APPLICATION_ID: i64 = 0x4373_676e;
 /// Grows with every change of the schema.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
 /// How many prepared statements a connection keeps.
 const STATEMENT_CACHE: usize = 128;
@@ -22,8 +22,9 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         files::create_private(path, b"").map_err(|error| unavailable(path, error))?;
     }
     let connection = Connection::open(path).map_err(|error| unavailable(path, error))?;
-    if !has_schema(&connection, path)? {
-        create(&connection)?;
+    match has_schema(&connection, path)? {
+        true => migrate(&connection)?,
+        false => create(&connection)?,
     }
     settle_in(&connection)?;
     // Kept in the file; a copy that VACUUM INTO made has lost it.
@@ -126,6 +127,20 @@ fn create(connection: &Connection) -> Result<()> {
          {SCHEMA}
          COMMIT;"
     ))?;
+    Ok(())
+}
+
+/// Brings the schema of an older version up to date. What is due has a row in `due` there, and keeps it.
+fn migrate(connection: &Connection) -> Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < 2 {
+        connection.execute_batch(
+            "BEGIN IMMEDIATE;
+             CREATE TABLE arrivals (batch INTEGER PRIMARY KEY, ids BLOB NOT NULL) STRICT;
+             PRAGMA user_version = 2;
+             COMMIT;",
+        )?;
+    }
     Ok(())
 }
 

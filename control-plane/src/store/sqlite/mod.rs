@@ -11,6 +11,7 @@ use super::{
     InstallationFacts, Result, StoreError,
     sql::{
         self, Database, FirstEnd,
+        arrivals::{self, Arrivals},
         connection::Connection,
         readers::Readers,
         writer::{Lane, Writer},
@@ -34,8 +35,16 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] when it can't be opened, is not a store of ours, or is of a newer version.
     pub fn open(path: &Path, tasks: &Tasks) -> Result<Self> {
-        let writing = Connection::Sqlite(connection::open(path)?);
-        let reader = || Ok(Connection::Sqlite(connection::open_reader(path)?));
+        Self::open_with(Arrivals::default(), path, tasks)
+    }
+
+    /// As [`SqliteStore::open`], with so much room for what has arrived.
+    pub(super) fn open_with(arrivals: Arrivals, path: &Path, tasks: &Tasks) -> Result<Self> {
+        let writing = Connection::Sqlite(connection::open(path)?, Some(Box::new(arrivals)));
+        writing.begin()?;
+        arrivals::load(&writing)?;
+        writing.commit()?;
+        let reader = || Ok(Connection::Sqlite(connection::open_reader(path)?, None));
         let (readers, reading) = Readers::start(READERS, reader, tasks)?;
         Ok(Self {
             writer: Writer::start(writing, reading, tasks)?,
@@ -52,7 +61,7 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn look(path: &Path) -> Result<Option<InstallationFacts>> {
         match connection::open_for_a_look(path)? {
-            Some(connection) => sql::facts(&Connection::Sqlite(connection)),
+            Some(connection) => sql::facts(&Connection::Sqlite(connection, None)),
             None => Ok(None),
         }
     }
@@ -60,6 +69,7 @@ impl SqliteStore {
 
 impl Database for SqliteStore {
     const HAS_PIECES: bool = false;
+    const HAS_ARRIVALS: bool = true;
 
     async fn run<T: Send + 'static>(
         &self,
@@ -164,6 +174,28 @@ mod tests {
                 Ok(found.unwrap())
             };
             assert_eq!(copied.read(read).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_of_an_older_version_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        drop(connection::open(&path).unwrap());
+        let older = rusqlite::Connection::open(&path).unwrap();
+        older
+            .execute_batch("DROP TABLE arrivals; PRAGMA user_version = 1;")
+            .unwrap();
+        drop(older);
+        let (tasks, _failures) = Tasks::new();
+        for _ in 0..2 {
+            let store = SqliteStore::open(&path, &tasks).unwrap();
+            let version =
+                "SELECT user_version + (SELECT count(*) FROM arrivals) FROM pragma_user_version";
+            let read = |connection: &Connection| {
+                Statement::new(connection, version)?.one([], |row| row.get::<_, i64>(0))
+            };
+            assert_eq!(store.read(read).await.unwrap(), Some(2));
         }
     }
 

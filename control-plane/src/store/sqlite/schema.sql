@@ -196,13 +196,20 @@ CREATE TABLE payloads (
     sealed BLOB NOT NULL
 ) STRICT;
 
--- Every delivery that waits, by when it can next be leased.
+-- Deliveries that wait, by when they can next be leased; but for those that `arrivals` lists.
 CREATE TABLE due (
     destination INTEGER NOT NULL,
     due_at      INTEGER NOT NULL,
     id          BLOB NOT NULL,
     PRIMARY KEY (destination, due_at, id)
 ) STRICT, WITHOUT ROWID;
+
+-- Lists of deliveries that were accepted together, some of which wait for their first lease and have no row in
+-- `due`: 16 bytes for each id.
+CREATE TABLE arrivals (
+    batch INTEGER PRIMARY KEY,
+    ids   BLOB NOT NULL
+) STRICT;
 
 -- Deliveries with an ordering key, in the order of acceptance: a queue for each destination and key.
 -- `place`: 0 the first, which is in `due` or `leases`; 1 behind it, and in neither; 2 the first, a dead

@@ -1,6 +1,6 @@
 //! Whatever happens to deliveries with ordering keys, in whatever order: each is leased when it is first
-//! of its key, and no key is stuck. A model says what is first; the store is the real one, the time is
-//! not.
+//! of its key, and no key is stuck; nor is any without a key, wherever it waits. A model says what is first; the store
+//! is the real one, the time is not.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,6 +23,7 @@ use crate::{
         Store,
         conformance::{at, destination_name, id, new_account, new_destination},
         postgres::testing::Server,
+        sql::arrivals::Arrivals,
         sqlite::SqliteStore,
     },
 };
@@ -52,6 +53,8 @@ enum Op {
     Erase,
     Remove,
     Wait(i64),
+    /// Closes the store and opens it again, where that can be done.
+    Reopen,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +94,7 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => Just(Op::Erase),
         1 => Just(Op::Remove),
         3 => (1_i64..2 * LEASE).prop_map(Op::Wait),
+        1 => Just(Op::Reopen),
     ]
 }
 
@@ -108,8 +112,12 @@ struct Item {
     accepted_at: i64,
 }
 
+/// Opens the store that was open before.
+type Reopen<S> = Box<dyn Fn() -> S>;
+
 struct World<S> {
     store: S,
+    reopen: Option<Reopen<S>>,
     name: DestinationName,
     key: DestinationKey,
     now: i64,
@@ -131,7 +139,7 @@ fn agent(second: bool) -> AgentName {
 
 impl<S: Store> World<S> {
     /// In a store with nothing in it.
-    async fn new(store: S) -> Self {
+    async fn new(store: S, reopen: Option<Reopen<S>>) -> Self {
         store
             .create_account(new_account("acme", None))
             .await
@@ -143,6 +151,7 @@ impl<S: Store> World<S> {
         }
         Self {
             store,
+            reopen,
             name,
             key: made.unwrap().key,
             now: 1000,
@@ -205,6 +214,11 @@ impl<S: Store> World<S> {
                 }
             }
             Op::Wait(seconds) => self.now += seconds,
+            Op::Reopen => {
+                if let Some(reopen) = &self.reopen {
+                    self.store = reopen();
+                }
+            }
             Op::Settle(..) | Op::Extend(..) | Op::Cancel(..) | Op::Retry(..) => {}
         }
     }
@@ -522,6 +536,8 @@ proptest! {
     #[test]
     fn each_goes_in_its_turn_and_no_key_is_stuck(
         ops in prop::collection::vec(ops(), 20..150),
+        // Arrivals that there is room for.
+        room in prop_oneof![Just(0), 1_usize..6, Just(usize::MAX)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -529,15 +545,16 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store");
             let (tasks, _failures) = Tasks::new();
-            let store = SqliteStore::open(&folder.path().join("store"), &tasks).unwrap();
-            play(store, ops).await;
+            let open = move || SqliteStore::open_with(Arrivals::bounded(room), &path, &tasks).unwrap();
+            play(open(), Some(Box::new(open)), ops).await;
         });
     }
 }
 
-async fn play(store: impl Store, ops: Vec<Op>) {
-    let mut world = World::new(store).await;
+async fn play<S: Store>(store: S, reopen: Option<Reopen<S>>, ops: Vec<Op>) {
+    let mut world = World::new(store, reopen).await;
     for op in ops {
         world.run(op).await;
         world.check().await;
@@ -554,6 +571,6 @@ async fn each_goes_in_its_turn_on_a_server_too() {
         let ops = prop::collection::vec(ops(), 20..150).new_tree(&mut runner);
         let (tasks, _failures) = Tasks::new();
         let store = server.empty_store(&tasks).await;
-        play(store, ops.unwrap().current()).await;
+        play(store, None, ops.unwrap().current()).await;
     }
 }
