@@ -13,7 +13,7 @@ use crate::random;
 
 /// Derives the keys of records.
 pub struct RecordKeys {
-    /// Told the key once and for all: half of a derivation's work.
+    /// Told the key once and for all: half of a derivation's work. Wiped when it is dropped (`zeroize` of `hmac`).
     expander: Hmac<Sha256>,
 }
 
