@@ -32,6 +32,8 @@ use crate::{
 
 /// Bundles whose first use may wait to be told.
 const ACTIVATIONS: usize = 1024;
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Why the agent can't run, or had to stop.
 #[derive(Debug, Error)]
@@ -177,6 +179,7 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
 
     let shutdown = tasks.shutdown().clone();
     let finished = CancellationToken::new();
+    let idle = Arc::clone(&clients);
     let up = upstream::Parts {
         identity: Arc::clone(&identity),
         places: Arc::clone(&places),
@@ -205,6 +208,17 @@ async fn start(config: &Config) -> Result<Agent, AppError> {
     });
     tasks.spawn("outbox", OnFailure::StopProcess, async move {
         writer.write_behind().await;
+        Ok::<_, Infallible>(())
+    });
+    let sweeping = shutdown.clone();
+    tasks.spawn("idle connections", OnFailure::StopProcess, async move {
+        let every_so_often = async {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                idle.sweep(Instant::now());
+            }
+        };
+        sweeping.run_until_cancelled(every_so_often).await;
         Ok::<_, Infallible>(())
     });
     let (renewing, renewing_metrics) = (shutdown.clone(), Arc::clone(&metrics));

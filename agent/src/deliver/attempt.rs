@@ -98,7 +98,7 @@ impl Attempt<'_> {
             }
         }
         let Tried { active, fallback } = tried;
-        let lesson = match bundle.active.client.standing().is_revoked() {
+        let lesson = match bundle.active.client.http.standing().is_revoked() {
             // It was not the receiver that refused it, and it is not presented again in any case.
             true => Lesson::Nothing,
             false => lesson(active.as_ref(), fallback.as_ref()),
@@ -126,8 +126,8 @@ impl Attempt<'_> {
             let request = sign(self.job, self.bundle, self.clock.now())?;
             let exchange = send(
                 request,
+                &self.bundle.target,
                 &client.http,
-                client.standing(),
                 self.left(),
                 self.clock,
             );

@@ -1,56 +1,54 @@
-//! The HTTP client of one (client certificate, server trust, TLS policy): a pool of connections that
-//! outlives the bundles that use it. And, for a probe, a client of one connection beside it.
+//! The HTTP client of one (receiver, client certificate, server trust, TLS policy): it has a pool of
+//! connections that outlives the bundles that use it. And, for a probe, a client of one connection
+//! beside it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use countersign_shared::{
     bundle::{Bundle, MinimumTls},
     probe::ProbePresentation,
     time::Clock,
     tls,
 };
-use hyper_util::{
-    client::legacy,
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::Request;
 use rustls::{
     ClientConfig, SupportedProtocolVersion,
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 
+use tokio::time::Instant;
+
 use super::{
-    connector::{self, ConnectPolicy, Connector},
+    connection::Connection,
+    connector::{ConnectPolicy, Connector},
     credential::Certified,
     dial::Dialler,
+    facts::Ending,
+    pool::Pool,
     prepare_error::PrepareError,
-    progress::Payload,
+    progress::Progress,
     resolver::Resolver,
     sessions::Sessions,
     standing::Standing,
+    target::Target,
     verifier::Verifier,
 };
 use crate::metrics::Metrics;
-
-/// How long an unused connection is kept: shorter than most receivers keep it, so that few requests
-/// meet a connection that is being closed.
-const IDLE: Duration = Duration::from_secs(30);
-/// Most unused connections that are kept.
-const MAX_IDLE: usize = 256;
-/// Largest response head, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
-/// A connection of HTTP/2 that answers no ping for so long is given up.
-const PING: Duration = Duration::from_secs(20);
-
-/// The HTTP client.
-pub(super) type Http = legacy::Client<Connector, Payload>;
 
 /// A client that presents one certificate.
 pub(super) struct Client {
     pub(super) http: Http,
     certified: Certified,
-    parts: connector::Parts,
     clock: Arc<dyn Clock>,
+}
+
+/// What sends requests.
+pub(super) struct Http {
+    connector: Connector,
+    /// Of connections that are used again, if they are.
+    pool: Option<Arc<Pool>>,
 }
 
 impl Client {
@@ -76,7 +74,9 @@ impl Client {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let sessions = Arc::new(Sessions::new(Arc::clone(&clock)));
         standing.keeps(&sessions);
-        let parts = connector::Parts {
+        let pool = Arc::new(Pool::new(Arc::clone(&standing)));
+        standing.keeps_open(&pool);
+        let connector = Connector {
             dialler,
             config,
             sessions,
@@ -89,50 +89,89 @@ impl Client {
             metrics,
         };
         Ok(Self {
-            http: http(parts.clone(), MAX_IDLE),
+            http: Http {
+                connector,
+                pool: Some(pool),
+            },
             certified,
-            parts,
             clock,
         })
     }
 
     /// A client for one request over a connection of its own, never resumed and never kept, that
-    /// presents what a probe is to present; and the standing that its connection hangs on.
-    pub(super) fn for_one_probe(&self, presentation: ProbePresentation) -> (Http, Arc<Standing>) {
+    /// presents what a probe is to present.
+    pub(super) fn for_one_probe(&self, presentation: ProbePresentation) -> Http {
         let key = match presentation {
             ProbePresentation::Chain => Some(Arc::clone(&self.certified.key)),
             ProbePresentation::LeafOnly => Some(Arc::new(leaf_only(&self.certified.key))),
             ProbePresentation::Nothing => None,
         };
-        let mut parts = self.parts.clone();
+        let mut connector = self.http.connector.clone();
         if key.is_none() {
             // What presents no certificate does not depend on one.
-            parts.standing = Arc::default();
+            connector.standing = Arc::default();
         }
-        parts.config.client_auth_cert_resolver = Arc::new(resolver(&self.certified, key));
-        parts.sessions = Arc::new(Sessions::new(Arc::clone(&self.clock)));
-        parts.keeps_chain = true;
-        let standing = Arc::clone(&parts.standing);
-        (http(parts, 0), standing)
+        connector.config.client_auth_cert_resolver = Arc::new(resolver(&self.certified, key));
+        connector.sessions = Arc::new(Sessions::new(Arc::clone(&self.clock)));
+        connector.keeps_chain = true;
+        Http {
+            connector,
+            pool: None,
+        }
     }
 
-    /// Whether the certificate may be used.
-    pub(super) fn standing(&self) -> &Arc<Standing> {
-        &self.parts.standing
+    /// Closes connections that have waited too long for a request, or that receivers have closed.
+    pub(super) fn sweep(&self, now: Instant) {
+        if let Some(pool) = &self.http.pool {
+            pool.sweep(now);
+        }
     }
 }
 
-fn http(parts: connector::Parts, max_idle: usize) -> Http {
-    legacy::Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(max_idle)
-        .http1_max_buf_size(MAX_HEAD)
-        .http2_max_header_list_size(MAX_HEAD as u32)
-        .http2_keep_alive_interval(PING)
-        .http2_keep_alive_timeout(PING)
-        .build(Connector::new(parts))
+impl Http {
+    /// Whether the certificate may be used.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.connector.standing
+    }
+
+    /// Sends `request`, which has the form for HTTP/1.1, to `target`, over a connection that waits or
+    /// over a new one.
+    pub(super) async fn request(
+        &self,
+        request: Request<Bytes>,
+        target: &Target,
+        progress: &Progress,
+        clock: &dyn Clock,
+    ) -> Ending {
+        let connection = match self.connection(target, progress).await {
+            Ok(connection) => connection,
+            Err(ending) => return ending,
+        };
+        let handshake = Arc::clone(connection.handshake());
+        progress.sending(&handshake);
+        let (ending, again) = connection.exchange(request, target, progress, clock).await;
+        match (&self.pool, again) {
+            (Some(pool), Some(connection)) => pool.put(connection, Instant::now()),
+            (Some(pool), None) => pool.give_up(&handshake),
+            (None, Some(connection)) => connection.close(),
+            (None, None) => {}
+        }
+        ending
+    }
+
+    async fn connection(&self, target: &Target, progress: &Progress) -> Result<Connection, Ending> {
+        let pool = self.pool.as_ref();
+        if let Some(waiting) = pool.and_then(|pool| pool.take(Instant::now())) {
+            return Ok(waiting);
+        }
+        // Far larger than what goes over a connection that waits.
+        let opening = Box::pin(self.connector.connect(target, progress));
+        let opened = opening.await.map_err(Ending::from)?;
+        Ok(match pool {
+            Some(pool) => pool.opened(opened, Instant::now()),
+            None => opened,
+        })
+    }
 }
 
 fn resolver(certified: &Certified, key: Option<Arc<CertifiedKey>>) -> Resolver {

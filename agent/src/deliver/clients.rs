@@ -16,6 +16,7 @@ use countersign_shared::{
     time::Clock,
 };
 use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 
 use super::{
     client::Client, credential::Certified, dial::Dialler, handshake::Handshake,
@@ -28,6 +29,8 @@ use crate::metrics::Metrics;
 struct Key {
     /// A certificate is revoked for one destination.
     destination: DestinationName,
+    /// Where its connections lead to.
+    authority: String,
     chain: [u8; 32],
     version: u32,
     trust: [u8; 32],
@@ -67,6 +70,7 @@ impl Clients {
     ) -> Result<Arc<Client>, PrepareError> {
         let key = Key {
             destination: bundle.destination.clone(),
+            authority: bundle.url.authority().to_owned(),
             chain: digest(&certified.key.cert),
             version: certified.presented.version,
             trust: digest(&bundle.server_cas),
@@ -88,6 +92,17 @@ impl Clients {
         cache.retain(|_, client| client.strong_count() > 0);
         cache.insert(key, Arc::downgrade(&client));
         Ok(client)
+    }
+
+    /// Closes connections that have waited too long for a request, or that their receivers have closed.
+    /// To be called every second or so.
+    pub fn sweep(&self, now: Instant) {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients: Vec<_> = cache.values().filter_map(Weak::upgrade).collect();
+        drop(cache);
+        for client in clients {
+            client.sweep(now);
+        }
     }
 
     /// Stops all use of the certificates of `destination` with these serial numbers (lower-case

@@ -1,46 +1,35 @@
 //! Requests whose connection has closed and that nobody tells so.
 //!
-//! A receiver that refuses our certificate in TLS 1.3 ends the connection just when the request is
-//! handed over to it. A request that gets there in the very moment in which the connection's task
-//! ends can be left behind without an answer, and would wait for all of the attempt's timeout.
+//! A request that gets to a connection's task in the very moment in which that ends can be left
+//! behind without an answer, and would wait for all of the attempt's timeout. (A receiver that
+//! refuses our certificate in TLS 1.3 ends the connection just when requests are handed over to it.)
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, time::Duration};
 
 use tokio::time::sleep;
 
 use super::{handshake::Handshake, progress::Progress};
 
-/// How long after the connection's end the HTTP client may take to say so, or to open another.
+/// How long after the connection's end the HTTP library may take to say so.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// Waits until the connection of the attempt is closed and the HTTP client has had its time (`grace`)
-/// to say so. `first` ends when the request has a connection; `used` gives the connection that the request has at the moment. Never ends once the head of an
-/// answer is here: what follows is read from memory, or ends with an error of its own.
-pub(super) async fn left_behind(
-    progress: &Progress,
-    used: impl Fn() -> Option<Arc<Handshake>>,
-    first: impl Future<Output = ()>,
-    grace: Duration,
-) {
-    first.await;
-    while let Some(handshake) = used() {
-        handshake.closed().await;
-        sleep(grace).await;
-        if progress.head().is_some() {
-            break;
-        }
-        let same = used().is_some_and(|now| Arc::ptr_eq(&now, &handshake));
-        if same && !progress.is_connecting() {
-            return;
-        }
+/// Waits until the connection is closed and the HTTP library has had its time (`grace`) to say so.
+/// Never ends once the head of an answer is here: what follows is read from memory, or ends with an
+/// error of its own.
+pub(super) async fn left_behind(handshake: &Handshake, progress: &Progress, grace: Duration) {
+    handshake.closed().await;
+    sleep(grace).await;
+    if progress.head().is_some() {
+        pending::<()>().await;
     }
-    pending().await
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
-    use crate::deliver::progress::Step;
+    use crate::deliver::response::Head;
 
     async fn goes_on(waiting: impl Future<Output = ()>) {
         let turns = async {
@@ -56,16 +45,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_left_behind_when_its_connection_closed_and_no_other_is_opened() {
-        let (progress, handshake) = (Progress::default(), Arc::new(Handshake::default()));
-        progress.reached(Step::Ready, &handshake);
-        let used = || Some(Arc::clone(&handshake));
-        let waiting = || left_behind(&progress, used, async {}, Duration::ZERO);
+    async fn a_request_is_left_behind_when_its_connection_closed_without_an_answer() {
+        let (progress, handshake) = (Progress::default(), Handshake::default());
+        let waiting = || left_behind(&handshake, &progress, Duration::ZERO);
         goes_on(waiting()).await;
         handshake.close();
         waiting().await;
-        // The client tries again over another connection.
-        progress.reached(Step::ShakingHands, &Arc::default());
+        progress.answered(Head {
+            status: StatusCode::OK,
+            retry_after: None,
+        });
         goes_on(waiting()).await;
     }
 }

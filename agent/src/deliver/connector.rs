@@ -1,22 +1,13 @@
-//! One connection to a receiver: dial, TLS handshake, and the handshake's record with it. What goes
+//! Opens a connection to a receiver: dial, TLS handshake, and the handshake's record with it. What goes
 //! wrong is a typed error. A receiver that must ask for the client certificate and does not is
 //! refused here, before there is a connection that a payload could go over. With a certificate that
 //! is revoked nothing is dialled.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use countersign_shared::{address_range::AddressRange, bundle::MtlsEnforcement};
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, client::Resumption};
 use rustls_pki_types::ServerName;
-use thiserror::Error;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -25,26 +16,24 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     alert::{alert_in, tls_error},
+    connection::Connection,
     dial::{DialFailure, Dialler},
-    facts::{TlsFailure, tls_failure},
+    facts::{Ending, TlsFailure, tls_failure},
     handshake::{CURRENT, End, Handshake},
-    progress::{ATTEMPT, Progress, Step},
+    progress::{Progress, Step},
     sessions::{Sessions, View},
     standing::{Revoked, Standing},
     stream::Stream,
+    target::Target,
 };
 use crate::metrics::Metrics;
 
 /// How long a TLS handshake may take. The attempt's own timeout may end it sooner.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connects one client to its receivers.
+/// Opens the connections of one client.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Parts>);
-
-/// What a connector works with.
-#[derive(Clone)]
-pub(super) struct Parts {
+pub(super) struct Connector {
     pub(super) dialler: Dialler,
     /// Whom to trust and what to present; its session store is replaced by `sessions`.
     pub(super) config: ClientConfig,
@@ -56,8 +45,6 @@ pub(super) struct Parts {
     pub(super) keeps_chain: bool,
     pub(super) metrics: Arc<Metrics>,
 }
-
-type Connected = TokioIo<Stream<TlsStream<TcpStream>>>;
 
 /// What a destination demands of its connections, beyond TLS.
 #[derive(Debug, Clone)]
@@ -79,76 +66,80 @@ pub(super) enum ConnectFailure {
     Tls(TlsFailure),
     /// The receiver did not ask for the client certificate, and must.
     NotEnforced,
+    /// It broke before it could take a request.
+    Broken,
     /// The client certificate is revoked.
     Revoked,
 }
 
-/// Why there is no connection, and what was seen until then.
-#[derive(Debug, Error)]
-#[error("no connection to the receiver: {failure:?}")]
-pub(super) struct ConnectError {
-    pub(super) failure: ConnectFailure,
-    pub(super) handshake: Arc<Handshake>,
-}
-
-impl Connector {
-    pub(super) fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+impl From<ConnectFailure> for Ending {
+    fn from(failure: ConnectFailure) -> Self {
+        match failure {
+            ConnectFailure::Dial(DialFailure::NoAddress) => Self::NoAddress,
+            ConnectFailure::Dial(DialFailure::Denied(denied)) => Self::Denied(denied),
+            ConnectFailure::Dial(DialFailure::Refused) => Self::Refused,
+            ConnectFailure::Dial(DialFailure::Timeout) => Self::ConnectTimeout,
+            ConnectFailure::Dial(DialFailure::Unreachable) => Self::Unreachable,
+            ConnectFailure::Dial(DialFailure::ProxyUnreachable) => Self::ProxyUnreachable,
+            ConnectFailure::Dial(DialFailure::ProxyRefused) => Self::ProxyRefused,
+            ConnectFailure::Dial(DialFailure::Other) => Self::ConnectFailed,
+            ConnectFailure::HandshakeTimeout => Self::HandshakeTimeout,
+            ConnectFailure::Tls(failure) => Self::Tls(failure),
+            ConnectFailure::NotEnforced => Self::NotEnforced,
+            ConnectFailure::Broken => Self::Lost,
+            ConnectFailure::Revoked => Self::OwnCertificateRevoked,
+        }
     }
 }
 
-impl Parts {
-    async fn connect(
-        self: Arc<Self>,
-        uri: Uri,
-        progress: Option<Arc<Progress>>,
-    ) -> Result<Connected, ConnectError> {
+impl Connector {
+    /// Opens a connection to `target`; `progress` tells how far that has come.
+    ///
+    /// # Errors
+    /// [`ConnectFailure`].
+    pub(super) async fn connect(
+        &self,
+        target: &Target,
+        progress: &Progress,
+    ) -> Result<Connection, ConnectFailure> {
         let handshake = Arc::new(if self.keeps_chain {
             Handshake::keeping_chain()
         } else {
             Handshake::default()
         });
         let end = End(Arc::clone(&handshake));
-        let connected = match self.standing.open(&handshake) {
-            Err(Revoked) => Err(ConnectFailure::Revoked),
-            Ok(()) => tokio::select! {
-                biased;
-                () = handshake.cord().pulled() => Err(ConnectFailure::Revoked),
-                connected = self.open(&uri, progress.as_deref(), end) => connected,
-            },
-        };
-        connected.map_err(|failure| ConnectError { failure, handshake })
+        progress.reached(Step::Dialling, &handshake);
+        self.standing
+            .open(&handshake)
+            .map_err(|Revoked| ConnectFailure::Revoked)?;
+        tokio::select! {
+            biased;
+            () = handshake.cord().pulled() => Err(ConnectFailure::Revoked),
+            connected = self.open(target, progress, end) => connected,
+        }
     }
 
     async fn open(
         &self,
-        uri: &Uri,
-        progress: Option<&Progress>,
+        target: &Target,
+        progress: &Progress,
         end: End,
-    ) -> Result<Connected, ConnectFailure> {
-        let handshake = &end.0;
-        let reached = |step| {
-            if let Some(progress) = progress {
-                progress.reached(step, handshake);
-            }
-        };
-        reached(Step::Dialling);
-        let (host, port) = host_and_port(uri);
-        let name = ServerName::try_from(host.to_owned())
+    ) -> Result<Connection, ConnectFailure> {
+        let handshake = Arc::clone(&end.0);
+        let name = ServerName::try_from(target.name.clone())
             .map_err(|_| ConnectFailure::Dial(DialFailure::NoAddress))?;
         let ranges = &self.policy.allowed_ranges;
-        let dialled = self.dialler.dial(host, port, ranges).await;
+        let dialled = self.dialler.dial(&target.name, target.port, ranges).await;
         let dialled = dialled.map_err(ConnectFailure::Dial)?;
         handshake.connected(dialled.peer.to_string(), dialled.resolve, dialled.connect);
-        reached(Step::ShakingHands);
-        let stream = self.shake_hands(name, dialled.stream, handshake).await?;
+        progress.reached(Step::ShakingHands, &handshake);
+        let stream = self.shake_hands(name, dialled.stream, &handshake).await?;
         self.metrics.connections_opened.inc();
         if self.policy.enforcement == MtlsEnforcement::Refuse && !handshake.was_requested() {
             return Err(ConnectFailure::NotEnforced);
         }
-        reached(Step::Ready);
-        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(TokioIo::new(Stream::new(stream, h2, end, abort)))
+        let opened = Connection::new(Stream::new(stream, end, abort), handshake).await;
+        opened.map_err(|_| ConnectFailure::Broken)
     }
 
     async fn shake_hands(
@@ -196,30 +187,6 @@ impl Parts {
 fn abort(stream: &TlsStream<TcpStream>) {
     // One that can't sends the rest of what it has, which is encrypted and was meant for the receiver.
     let _ = stream.get_ref().0.set_zero_linger();
-}
-
-/// The host without the brackets of an IPv6 address, and the port.
-fn host_and_port(uri: &Uri) -> (&str, u16) {
-    let host = uri.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    (host, uri.port_u16().unwrap_or(443))
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = Connected;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        // Called while the attempt that needs the connection is polled; the future itself may go on
-        // without it.
-        let progress = ATTEMPT.try_with(Arc::clone).ok();
-        Box::pin(Arc::clone(&self.0).connect(uri, progress))
-    }
 }
 
 #[cfg(test)]

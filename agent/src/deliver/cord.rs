@@ -1,8 +1,9 @@
 //! The cord by which a connection is pulled down from outside, whatever it is doing: whoever drives
 //! the connection looks at it before every read and write, and is woken when it is pulled.
 //!
-//! One connection has one driver at a time (first the connector, then the HTTP client's task), so
-//! one waker is enough.
+//! One connection has one driver at a time (first the connector, then whoever sends a request over
+//! it or, with HTTP/2, its task), so one waker is enough. One that waits for a request has none: it
+//! goes with its pool.
 
 use std::{
     future::poll_fn,

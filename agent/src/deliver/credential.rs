@@ -115,7 +115,7 @@ impl Ready {
 
     /// Whether it can be presented at `now`.
     pub(super) fn usability(&self, now: Timestamp) -> Usability {
-        if self.client.standing().is_revoked() {
+        if self.client.http.standing().is_revoked() {
             Usability::Revoked
         } else if self.validity(now) == Validity::Over {
             Usability::Expired

@@ -3,12 +3,13 @@
 //!
 //! Downwards: `lanes` queue the jobs of each destination and run its attempts; `attempt` is one of
 //! them, from `sign` to `classify`, with the certificates that `choice` decides on; `probe` asks a
-//! receiver what it thinks of one; both send by `exchange`. `alone` says when a failed attempt is made again
-//! while there is no control plane that could. `prepared` is a bundle ready for use, each
-//! `credential` in it with its `client` from the cache in `clients`; a client's `connector` dials,
-//! shakes hands and records both in a `handshake`, with the help of `verifier`, `resolver`,
-//! `sessions` and `stream`. `standing` is whether a certificate may be used at all; when it is
-//! revoked, the `cord` of each of its connections is pulled. `dial` judges every address that
+//! receiver what it thinks of one; both send by `exchange`. `alone` says when a failed attempt is
+//! made again while there is no control plane that could. `prepared` is a bundle ready for use: the
+//! `target` of its requests, and each `credential` with its `client` from the cache in `clients`. A
+//! client sends over a `connection` that waits in its `pool`, or has its `connector` open another:
+//! that dials, shakes hands and records both in a `handshake`, with the help of `verifier`,
+//! `resolver`, `sessions` and `stream`. `standing` is whether a certificate may be used at all; when
+//! it is revoked, the `cord` of each of its connections is pulled. `dial` judges every address that
 //! `lookup` finds before it connects to it, directly or by a `tunnel`.
 
 mod alert;
@@ -19,6 +20,7 @@ mod classify;
 mod client;
 mod clients;
 mod closed;
+mod connection;
 mod connector;
 mod cord;
 mod credential;
@@ -32,6 +34,7 @@ mod in_hand;
 mod lane;
 mod lanes;
 mod lookup;
+mod pool;
 mod prepare_error;
 mod prepared;
 mod probe;
@@ -44,6 +47,7 @@ mod sessions;
 mod sign;
 mod standing;
 mod stream;
+mod target;
 mod tunnel;
 mod verifier;
 

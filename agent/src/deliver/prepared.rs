@@ -15,10 +15,9 @@ use countersign_shared::{
     bundle::Bundle, name::DestinationName, outcome::CertificateRefusal, secret::SecretBytes,
     signature::ed25519::SigningKey,
 };
-use http::Uri;
 use url::Url;
 
-use super::{clients::Clients, credential::Ready, prepare_error::PrepareError};
+use super::{clients::Clients, credential::Ready, prepare_error::PrepareError, target::Target};
 
 /// A bundle that is ready for use.
 pub struct Prepared {
@@ -28,7 +27,7 @@ pub struct Prepared {
     pub generation: u64,
     /// SHA-256 of the content as it was sent.
     pub content_sha256: [u8; 32],
-    pub(super) uri: Uri,
+    pub(super) target: Target,
     pub(super) signing_secrets: Vec<SecretBytes>,
     pub(super) signing_keys: Vec<SigningKey>,
     pub(super) attempt_timeout: Duration,
@@ -52,7 +51,7 @@ impl Prepared {
     /// # Errors
     /// [`PrepareError`]: what is wrong with it, of a certificate on standby too.
     pub fn new(bundle: Bundle, clients: &Clients) -> Result<Self, PrepareError> {
-        let uri = bundle.url.as_str().parse().map_err(|_| PrepareError::Url)?;
+        let target = Target::new(&bundle.url)?;
         let ready = |credential, named| Ready::new(&bundle, credential, clients, named);
         let active = ready(&bundle.active, PrepareError::Active)?;
         let candidate = bundle.candidate.as_ref();
@@ -66,7 +65,7 @@ impl Prepared {
             candidate: candidate.transpose()?,
             fallback: fallback.transpose()?,
             active,
-            uri,
+            target,
             destination: bundle.destination,
             generation: bundle.generation,
             content_sha256: bundle.content_sha256,

@@ -14,7 +14,10 @@ use countersign_shared::{
     probe::{Probe, ProbePresentation, ProbeReport},
     time::{Clock, Timestamp},
 };
-use http::{Method, Request, StatusCode, header::USER_AGENT};
+use http::{
+    Method, Request, StatusCode,
+    header::{HOST, USER_AGENT},
+};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
@@ -97,11 +100,11 @@ async fn make(probe: &Probe, bundle: &Prepared, clock: &dyn Clock) -> ProbeRepor
     let exchange = if presents && ready.usability(started_at) == Usability::Expired {
         Exchange::without(Ending::OwnCertificateExpired)
     } else {
-        let (http, standing) = ready.client.for_one_probe(probe.presentation);
+        let http = ready.client.for_one_probe(probe.presentation);
         let exchange = send(
             request(bundle),
+            &bundle.target,
             &http,
-            &standing,
             bundle.attempt_timeout,
             clock,
         );
@@ -123,8 +126,10 @@ fn certificate<'a>(probe: &Probe, bundle: &'a Prepared) -> Option<&'a Ready> {
 fn request(bundle: &Prepared) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = Method::OPTIONS;
-    *request.uri_mut() = bundle.uri.clone();
-    request.headers_mut().insert(USER_AGENT, user_agent());
+    *request.uri_mut() = bundle.target.origin.clone();
+    let headers = request.headers_mut();
+    headers.insert(HOST, bundle.target.host.clone());
+    headers.insert(USER_AGENT, user_agent());
     request
 }
 

@@ -10,7 +10,7 @@ use countersign_shared::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
-    header::{CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_TYPE, HOST, USER_AGENT},
 };
 
 use super::prepared::Prepared;
@@ -19,7 +19,7 @@ const ID: HeaderName = HeaderName::from_static(ID_HEADER);
 const TIMESTAMP: HeaderName = HeaderName::from_static(TIMESTAMP_HEADER);
 const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 
-/// Signs `job` as sent at `at`.
+/// Signs `job` as sent at `at`: a request in the form for HTTP/1.1.
 ///
 /// # Errors
 /// When the media type or a header of the sender's can't be one.
@@ -37,6 +37,8 @@ pub(super) fn sign(
         signature += &sign_v1a(&bundle.signing_keys, &id, at, &job.payload);
     }
     let mut headers = HeaderMap::with_capacity(8);
+    // First, as RFC 9110 section 7.2 wants it.
+    headers.insert(HOST, bundle.target.host.clone());
     for (name, value) in job.headers.iter() {
         headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
     }
@@ -48,7 +50,7 @@ pub(super) fn sign(
     headers.insert(USER_AGENT, user_agent());
     let mut request = Request::new(job.payload.clone());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = bundle.uri.clone();
+    *request.uri_mut() = bundle.target.origin.clone();
     *request.headers_mut() = headers;
     Ok(request)
 }

@@ -13,9 +13,8 @@ use std::{
 };
 
 use countersign_shared::name::DestinationName;
-use tokio_util::sync::CancellationToken;
 
-use super::{handshake::Handshake, sessions::Sessions};
+use super::{handshake::Handshake, pool::Pool, sessions::Sessions};
 
 /// Most revoked certificates that are remembered besides those that the agent holds: one can be
 /// revoked while the bundle that brings it is still on its way.
@@ -29,16 +28,15 @@ pub(super) struct Revoked;
 #[derive(Default)]
 pub(super) struct Standing {
     is_revoked: AtomicBool,
-    /// Cancelled when the certificate is revoked.
-    revoked: CancellationToken,
     opened: Mutex<Opened>,
 }
 
 #[derive(Default)]
 struct Opened {
     connections: Vec<Weak<Handshake>>,
-    /// One of each client, of which there are few.
+    /// One of each client, of which there are few; and so of the pools.
     sessions: Vec<Weak<Sessions>>,
+    pools: Vec<Weak<Pool>>,
     /// When there are more, those that are no more are taken out.
     tidy_at: usize,
 }
@@ -47,11 +45,6 @@ impl Standing {
     /// Whether the certificate is revoked.
     pub(super) fn is_revoked(&self) -> bool {
         self.is_revoked.load(Ordering::SeqCst)
-    }
-
-    /// Waits until it is.
-    pub(super) async fn revoked(&self) {
-        self.revoked.cancelled().await;
     }
 
     /// A connection is about to be opened.
@@ -82,16 +75,23 @@ impl Standing {
         opened.sessions.push(Arc::downgrade(sessions));
     }
 
+    /// A client keeps connections in this pool: they are dropped when the certificate is revoked.
+    pub(super) fn keeps_open(&self, pool: &Arc<Pool>) {
+        let mut opened = self.opened();
+        opened.pools.retain(|it| it.strong_count() > 0);
+        opened.pools.push(Arc::downgrade(pool));
+    }
+
     /// Revokes the certificate and pulls the connections down; returns them.
     fn revoke(&self) -> Vec<Arc<Handshake>> {
         let mut opened = self.opened();
         self.is_revoked.store(true, Ordering::SeqCst);
         let sessions = std::mem::take(&mut opened.sessions);
+        let pools = std::mem::take(&mut opened.pools);
         // They stay listed until they are no more: who revokes once more has to wait for them, too.
         opened.connections.retain(|it| it.strong_count() > 0);
         let connections = opened.connections.clone();
         drop(opened);
-        self.revoked.cancel();
         for sessions in sessions.iter().filter_map(Weak::upgrade) {
             sessions.forget();
         }
@@ -99,6 +99,10 @@ impl Standing {
         let open: Vec<_> = connections.filter(|it| !it.is_closed()).collect();
         for connection in &open {
             connection.cord().pull();
+        }
+        // Nobody drives those that wait for a request, and sees that they are pulled down.
+        for pool in pools.iter().filter_map(Weak::upgrade) {
+            pool.forget();
         }
         open
     }

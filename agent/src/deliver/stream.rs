@@ -1,4 +1,4 @@
-//! A receiver's connection as the HTTP client sees it: it remembers the TLS alert in whatever error
+//! A receiver's connection as the HTTP library sees it: it remembers the TLS alert in whatever error
 //! brings it, and after a failed write it lets the reads tell why.
 //!
 //! A receiver that refuses our certificate while a body is being written has sent its alert, and
@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
@@ -37,7 +36,6 @@ const ENOUGH: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Stream<S> {
     inner: S,
-    h2: bool,
     handshake: Arc<Handshake>,
     failed: Option<FailedWrite>,
     patience: Duration,
@@ -57,16 +55,20 @@ struct FailedWrite {
 impl<S> Stream<S> {
     /// `abort` makes closing the connection drop what is not sent yet; it is called when the
     /// connection is pulled down.
-    pub(super) fn new(inner: S, h2: bool, end: End, abort: fn(&S)) -> Self {
+    pub(super) fn new(inner: S, end: End, abort: fn(&S)) -> Self {
         Self {
             inner,
-            h2,
             handshake: Arc::clone(&end.0),
             failed: None,
             patience: PATIENCE,
             abort,
             _end: end,
         }
+    }
+
+    /// What it goes over.
+    pub(super) fn get_ref(&self) -> &S {
+        &self.inner
     }
 
     /// Goes on, unless the connection is pulled down.
@@ -208,21 +210,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 /// An error of the same kind. What it said is not used: users get texts from a fixed list.
 fn copy(error: &io::Error) -> io::Error {
     error.kind().into()
-}
-
-/// Every response, and every error of the HTTP client that knows its connection, leads to this.
-#[derive(Debug, Clone)]
-pub(super) struct HandshakeOf(pub(super) Arc<Handshake>);
-
-impl<S> Connection for Stream<S> {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(HandshakeOf(Arc::clone(&self.handshake)));
-        if self.h2 {
-            connected.negotiated_h2()
-        } else {
-            connected
-        }
-    }
 }
 
 #[cfg(test)]

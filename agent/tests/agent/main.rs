@@ -10,6 +10,7 @@ mod enrollment;
 mod fallback;
 mod lanes;
 mod misbehaving;
+mod pool;
 mod probe;
 mod revocation;
 mod session;

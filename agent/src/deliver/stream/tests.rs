@@ -40,7 +40,7 @@ impl AsyncWrite for Refusing {
 }
 
 fn stream(answers: Vec<io::Result<&'static [u8]>>) -> Stream<Refusing> {
-    Stream::new(Refusing(answers), false, End(Arc::default()), |_| ())
+    Stream::new(Refusing(answers), End(Arc::default()), |_| ())
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn patience_with_a_silent_receiver_ends() {
 #[tokio::test]
 async fn a_connection_that_is_pulled_down_neither_reads_nor_writes_and_wakes_who_waits() {
     let (near, mut far) = tokio::io::duplex(64);
-    let mut stream = Stream::new(near, false, End(Arc::default()), |_| ());
+    let mut stream = Stream::new(near, End(Arc::default()), |_| ());
     let handshake = Arc::clone(&stream.handshake);
     let read = async {
         let error = stream.read_u8().await.unwrap_err();
