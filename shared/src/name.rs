@@ -59,6 +59,12 @@ impl Id {
     /// # Errors
     /// [`NameError::Id`].
     pub fn existing(text: &str) -> Result<Self, NameError> {
+        Self::check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Whether [`Id::existing`] would take it.
+    fn check(text: &str) -> Result<(), NameError> {
         let alphabet =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let fits = (1..=MAX_ID_LENGTH).contains(&text.len())
@@ -66,7 +72,7 @@ impl Id {
             && !text.starts_with('-')
             && !text.ends_with('-');
         if fits {
-            Ok(Self(text.into()))
+            Ok(())
         } else {
             Err(NameError::Id(excerpt(text)))
         }
@@ -186,6 +192,8 @@ pub struct DestinationName(Arc<str>);
 
 impl DestinationName {
     const PATTERN: &'static str = "accounts/{account}/destinations/{destination}";
+    const ACCOUNTS: &'static str = "accounts/";
+    const DESTINATIONS: &'static str = "/destinations/";
 
     /// Of its two ids.
     pub fn new(account: &Id, destination: &Id) -> Self {
@@ -199,7 +207,13 @@ impl DestinationName {
 
     /// The account's id.
     pub fn account(&self) -> &str {
-        self.part(1)
+        let account = self.account_text().get(Self::ACCOUNTS.len()..);
+        account.unwrap_or_default()
+    }
+
+    /// The account's resource name, as text: what this one begins with.
+    pub fn account_text(&self) -> &str {
+        self.0.get(..self.account_end()).unwrap_or_default()
     }
 
     /// The account's resource name.
@@ -210,23 +224,25 @@ impl DestinationName {
 
     /// The destination's id.
     pub fn destination(&self) -> &str {
-        self.part(3)
+        let from = self.account_end() + Self::DESTINATIONS.len();
+        self.0.get(from..).unwrap_or_default()
     }
 
-    fn part(&self, number: usize) -> &str {
-        // Every constructor makes four parts.
-        self.0.split('/').nth(number).unwrap_or_default()
+    /// Every constructor makes four parts, and no id has a '/' in it.
+    fn account_end(&self) -> usize {
+        let ids = self.0.bytes().skip(Self::ACCOUNTS.len());
+        Self::ACCOUNTS.len() + ids.take_while(|byte| *byte != b'/').count()
     }
 }
 
 impl FromStr for DestinationName {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let [account, destination] = split(text, Self::PATTERN)?;
-        Ok(Self::new(
-            &Id::existing(account)?,
-            &Id::existing(destination)?,
-        ))
+        let ids: [&str; 2] = split(text, Self::PATTERN)?;
+        for id in ids {
+            Id::check(id)?;
+        }
+        Ok(Self(text.into()))
     }
 }
 
@@ -328,6 +344,7 @@ mod tests {
     fn names_say_which_form_is_needed() {
         let name: DestinationName = "accounts/acme/destinations/orders".parse().unwrap();
         assert_eq!((name.account(), name.destination()), ("acme", "orders"));
+        assert_eq!(name.account_text(), name.account_name().to_string());
         let error = "accounts/acme/destination/orders"
             .parse::<DestinationName>()
             .unwrap_err();
@@ -362,6 +379,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_destination_s_name_gives_its_ids_back(
+            account in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", destination in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        ) {
+            let text = format!("accounts/{account}/destinations/{destination}");
+            let name: DestinationName = text.parse().unwrap();
+            prop_assert_eq!(name.account(), &account);
+            prop_assert_eq!(name.destination(), &destination);
+            let ids = [&account, &destination].map(|id| Id::existing(id).unwrap());
+            prop_assert_eq!(DestinationName::new(&ids[0], &ids[1]), name);
+        }
+
         #[test]
         fn parsing_never_panics_and_round_trips(text in ".{0,80}") {
             if let Ok(name) = text.parse::<DestinationName>() {

@@ -60,8 +60,8 @@ impl Bundles {
     /// [`BundleError`]; [`StoreError::NotFound`] through it when the destination is gone.
     pub async fn current(&self, name: &DestinationName) -> Result<Prepared, BundleError> {
         let source = self.store.bundle_source(name).await?;
-        let scope = format!("accounts/{}", name.account());
-        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let scope = name.account_text();
+        let scope = self.vault.scope(self.store.as_ref(), scope).await?;
         let open = |certificate: &ClientCertificate| -> Result<Credential, VaultError> {
             let record = Record::ClientKey(name, certificate.version);
             Ok(credential(

@@ -203,7 +203,7 @@ impl Backlog {
         let (scope, load, bound) = found?;
         let whose = match scope {
             Scope::Destination => name.to_string(),
-            Scope::Account => format!("accounts/{}", name.account()),
+            Scope::Account => name.account_text().to_owned(),
             Scope::Installation => "the installation".to_owned(),
         };
         let load = load.unwrap_or_default();

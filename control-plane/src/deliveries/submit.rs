@@ -154,8 +154,8 @@ impl Submit {
         let place = self.backlog.enter(&submission.destination, payload_size)?;
         let now = self.clock.now();
         let id = DeliveryId::from(random::uuid_v7(now));
-        let scope = format!("accounts/{}", submission.destination.account());
-        let scope = match self.vault.scope(self.store.as_ref(), &scope).await {
+        let scope = submission.destination.account_text();
+        let scope = match self.vault.scope(self.store.as_ref(), scope).await {
             Ok(scope) => scope,
             // Without a data key there is no account, so there is no such destination.
             Err(VaultError::Store(StoreError::NotFound(_))) => {
@@ -220,10 +220,7 @@ fn request_key(submission: &Submission, head: &[u8]) -> Option<RequestKey> {
         hashed.extend_from_slice(&(part.len() as u64).to_be_bytes());
         hashed.extend_from_slice(part);
     }
-    let scope = format!(
-        "SubmitDelivery accounts/{}",
-        submission.destination.account()
-    );
+    let scope = format!("SubmitDelivery {}", submission.destination.account_text());
     Some(RequestKey::new(
         scope,
         submission.request_id.clone(),

@@ -196,8 +196,8 @@ impl Destinations {
         grace: Duration,
     ) -> Result<(u32, Timestamp), CaError> {
         let newest = self.store.signing_secret(name, None).await?;
-        let scope = format!("accounts/{}", name.account());
-        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let scope = name.account_text();
+        let scope = self.vault.scope(self.store.as_ref(), scope).await?;
         let now = self.clock.now();
         let secret = new_secret(name, newest.version + 1, &scope, now)?;
         let (version, older_expire_at) = (secret.version, now.plus(grace));
@@ -241,8 +241,8 @@ impl Destinations {
         version: Option<u32>,
     ) -> Result<(SigningSecret, SecretText), CaError> {
         let secret = self.store.signing_secret(name, version).await?;
-        let scope = format!("accounts/{}", name.account());
-        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let scope = name.account_text();
+        let scope = self.vault.scope(self.store.as_ref(), scope).await?;
         let raw = scope.open(&secret.sealed, &Record::SigningSecret(name, secret.version))?;
         let keys = SigningKeys::from_bytes(&raw).ok_or_else(|| {
             let version = secret.version;

@@ -82,8 +82,8 @@ impl Sender {
         job: SealedJob,
         lease: Lease,
     ) -> Result<(), VaultError> {
-        let scope = format!("accounts/{}", destination.account());
-        let scope = self.vault.scope(self.store.as_ref(), &scope).await?;
+        let scope = destination.account_text();
+        let scope = self.vault.scope(self.store.as_ref(), scope).await?;
         let delivery = job.lease.delivery;
         let opened = scope.open_payload(delivery, job.sealed_payload)?;
         let unreadable = || StoreError::Corrupt(format!("the content of {delivery}"));

@@ -54,7 +54,7 @@ pub(super) fn view(connection: &Connection, name: &DestinationName) -> Result<Ro
                             coalesce((SELECT version FROM certificate_requests
                                       WHERE destination = ?1), 0))";
     let highest: Option<u32> = one(connection, query, [key], |row| row.get(0))?;
-    let generations = match owner(name, destination.config.trust_model)? {
+    let generations = match owner(name, destination.config.trust_model) {
         Some(owner) => authorities::states(connection, &owner)?,
         None => Vec::new(),
     };
@@ -69,20 +69,12 @@ pub(super) fn view(connection: &Connection, name: &DestinationName) -> Result<Ro
 }
 
 /// Whose authority signs for a destination of this trust model.
-pub(super) fn owner(
-    name: &DestinationName,
-    trust_model: TrustModel,
-) -> Result<Option<AuthorityOwner>> {
-    let account = || {
-        let account = format!("accounts/{}", name.account());
-        let account = account.parse();
-        account.map_err(|_| StoreError::Corrupt(format!("account of {name}")))
-    };
-    Ok(match trust_model {
-        TrustModel::Dedicated => Some(AuthorityOwner::Account(account()?)),
+pub(super) fn owner(name: &DestinationName, trust_model: TrustModel) -> Option<AuthorityOwner> {
+    match trust_model {
+        TrustModel::Dedicated => Some(AuthorityOwner::Account(name.account_name())),
         TrustModel::Shared => Some(AuthorityOwner::Shared),
         TrustModel::Customer => None,
-    })
+    }
 }
 
 pub(super) fn in_use(connection: &Connection, destination: i64) -> Result<Vec<ClientCertificate>> {

@@ -1,6 +1,11 @@
 //! Accepting deliveries, several in a row.
 
-use countersign_shared::{name::DeliveryId, time::Timestamp};
+use std::collections::HashMap;
+
+use countersign_shared::{
+    name::{DeliveryId, DestinationName},
+    time::Timestamp,
+};
 use rusqlite::ToSql;
 
 use super::{
@@ -49,6 +54,8 @@ fn answer<T>(submitted: Result<T>) -> Result<Result<T>> {
 struct Submitting<'a> {
     connection: &'a Connection,
     find: Statement<'a>,
+    /// The handles of destinations that were found: under one transaction they stay what they are.
+    found: HashMap<DestinationName, (i64, i64)>,
     answers: Vec<Result<Delivery>>,
     /// What is to be written of those that were accepted.
     accepted: Vec<Accepted>,
@@ -66,6 +73,7 @@ impl<'a> Submitting<'a> {
         Ok(Self {
             connection,
             find: Statement::new(connection, DESTINATION_KEYS)?,
+            found: HashMap::new(),
             answers: Vec::new(),
             accepted: Vec::new(),
         })
@@ -78,7 +86,7 @@ impl<'a> Submitting<'a> {
     }
 
     fn accept(&mut self, new: NewDelivery) -> Result<Delivery> {
-        let (destination, account) = destination_keys_with(&mut self.find, &new.destination)?;
+        let (destination, account) = self.destination_keys(&new.destination)?;
         if let Some(id) = installation::replayed(self.connection, new.request.as_ref())? {
             // It may be one of those.
             self.write()?;
@@ -115,6 +123,15 @@ impl<'a> Submitting<'a> {
             ordering_key: new.ordering_key,
             waits_for,
         })
+    }
+
+    fn destination_keys(&mut self, name: &DestinationName) -> Result<(i64, i64)> {
+        if let Some(keys) = self.found.get(name) {
+            return Ok(*keys);
+        }
+        let keys = destination_keys_with(&mut self.find, name)?;
+        self.found.insert(name.clone(), keys);
+        Ok(keys)
     }
 
     fn end(mut self) -> Result<Vec<Result<Delivery>>> {

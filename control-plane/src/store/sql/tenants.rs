@@ -406,10 +406,7 @@ fn create_destination(connection: &Connection, new: &NewDestination) -> Result<D
             made => return made,
         }
     }
-    let account: AccountName = format!("accounts/{}", new.name.account())
-        .parse()
-        .map_err(|_| StoreError::NotFound(new.name.to_string()))?;
-    let account = account_key(connection, &account)?;
+    let account = account_key(connection, &new.name.account_name())?;
     let config = &new.config;
     let insert = "INSERT INTO destinations
                   (account, id, display_name, url, trust_model, key_algorithm, region, server_ca_pem,
