@@ -155,13 +155,8 @@ impl Http1 {
     ) -> Ending {
         // Handed over before the connection is polled for the first time.
         let answer = self.sender.send_request(request.map(Full::new));
-        let exchange = async {
-            match answer.await {
-                Ok(answer) => read(answer, progress, clock).await,
-                Err(error) => failed(&error),
-            }
-        };
-        let ended = drive(&mut self.driver, &mut self.ended, exchange).await;
+        let reading = read(answer, progress, clock);
+        let ended = drive(&mut self.driver, &mut self.ended, reading).await;
         ended.unwrap_or_else(|| match progress.head() {
             Some(_) => Ending::AnswerCut,
             None => Ending::Lost,
@@ -235,16 +230,10 @@ impl Http2 {
         progress: &Progress,
         clock: &dyn Clock,
     ) -> Ending {
-        let request = request.map(Full::new);
-        let exchange = async {
-            match self.sender.send_request(request).await {
-                Ok(answer) => read(answer, progress, clock).await,
-                Err(error) => failed(&error),
-            }
-        };
+        let answer = self.sender.send_request(request.map(Full::new));
         tokio::select! {
             biased;
-            ending = exchange => ending,
+            ending = read(answer, progress, clock) => ending,
             () = left_behind(&self.handshake, progress, GRACE) => Ending::Lost,
         }
     }
@@ -260,8 +249,16 @@ impl Http2 {
     }
 }
 
-/// Reads an answer whose head is here.
-async fn read(answer: Response<Incoming>, progress: &Progress, clock: &dyn Clock) -> Ending {
+/// Waits for an answer and reads it.
+async fn read(
+    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    progress: &Progress,
+    clock: &dyn Clock,
+) -> Ending {
+    let answer = match answer.await {
+        Ok(answer) => answer,
+        Err(error) => return failed(&error),
+    };
     let head = response::head(&answer, clock.now());
     progress.answered(head);
     response::finish(head.status, answer.into_body()).await
