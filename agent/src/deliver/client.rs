@@ -17,7 +17,6 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-
 use tokio::time::Instant;
 
 use super::{

@@ -93,12 +93,16 @@ impl Lanes {
     /// Uses `bundle` for its destination from the next attempt on.
     pub fn install(&self, bundle: Arc<Prepared>) {
         let mut lanes = self.0.lanes.write().unwrap_or_else(PoisonError::into_inner);
-        match lanes.get(&bundle.destination) {
-            Some(lane) => lane.bundle.store(bundle),
+        let before = match lanes.get(&bundle.destination) {
+            Some(lane) => Some(lane.bundle.swap(bundle)),
             None => {
                 lanes.insert(bundle.destination.clone(), Arc::new(Lane::new(bundle)));
+                None
             }
-        }
+        };
+        drop(lanes);
+        // Its connections may have leave to take, for which no job should wait.
+        drop(before);
     }
 
     /// Forgets a destination; its jobs that have not begun are given back.

@@ -139,6 +139,7 @@ impl Pool {
         let expired = state.idle.partition_point(|it| over(it.since));
         let expired: Vec<Idle> = state.idle.drain(..expired).collect();
         let mut closed = Vec::new();
+        // Under the lock: for one that is out meanwhile another would be opened.
         let idle = std::mem::take(&mut state.idle);
         for mut it in idle {
             if it.connection.is_open() {

@@ -1,6 +1,9 @@
 //! How far one attempt has come, seen from outside of it: what a timeout cuts off can still be told.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -60,7 +63,7 @@ impl Progress {
     }
 
     /// From the request to the head of the answer.
-    pub(super) fn response(&self) -> Option<std::time::Duration> {
+    pub(super) fn response(&self) -> Option<Duration> {
         let (_, at) = self.head.get()?;
         Some(at.duration_since(*self.sent.get()?))
     }
